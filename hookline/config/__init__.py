@@ -1,0 +1,1 @@
+"""LazyConfig: record a call, load a file, override, instantiate, save."""

@@ -1,0 +1,1 @@
+"""Catalog, data set formats, mapper, transforms, samplers, loader."""

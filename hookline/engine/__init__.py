@@ -1,0 +1,1 @@
+"""The verbs of training: loop, hooks, events, writers, checkpoints, launch."""

@@ -1,0 +1,1 @@
+"""Evaluator protocol and loop; metrics."""

@@ -1,0 +1,1 @@
+"""Layers, backbones, proposal generators, ROI heads, meta architectures."""

@@ -1,0 +1,1 @@
+"""The nouns: boxes, instances, masks, keypoints, image lists."""
