@@ -1,4 +1,4 @@
-"""Measurements beside named peers: each module has ``main()``, which prints its tables; ``python -m benchmarks`` runs all."""
+"""Measurements beside named peers: each module has a ``main()`` that prints its tables (``python -m benchmarks``)."""
 
 import gc
 import statistics
