@@ -1,0 +1,316 @@
+"""Rank, world size, barrier, object collectives and one flag that all ranks agree on.
+
+Everything here works without a process group, where it describes a world of one process. Python objects, flags and
+barriers travel over gloo, never over NCCL: a rank that waits for another one's CPU work (metrics, writing) then
+occupies no device and wakes no NCCL watchdog. Where the default group is not gloo, a gloo twin of it is made at the
+first use.
+"""
+
+import io
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+
+__all__ = [
+    "all_gather",
+    "any_rank",
+    "broadcast",
+    "gather",
+    "get_local_rank",
+    "get_local_size",
+    "get_rank",
+    "get_world_size",
+    "is_main_process",
+    "reduce_dict",
+    "set_local_place",
+    "set_object_timeout",
+    "shared_random_seed",
+    "synchronize",
+]
+
+# Larger objects cross the network in pieces, so that a gather of results needs no second copy of everything at once.
+CHUNK_BYTES = 16 << 20
+
+_local_place: tuple[int, int] | None = None
+_object_timeout = timedelta(minutes=30)
+_gloo_twins: "WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup]" = WeakKeyDictionary()
+
+
+def get_rank() -> int:
+    """Return this process's number among all processes, 0 without a process group."""
+    return dist.get_rank() if _has_group() else 0
+
+
+def get_world_size() -> int:
+    """Return the number of processes of the run, 1 without a process group."""
+    return dist.get_world_size() if _has_group() else 1
+
+
+def get_local_rank() -> int:
+    """Return this process's number among the processes of its machine, 0 without a process group.
+
+    Where a group exists, `launch` or torchrun must have told the place on the machine; else it is a RuntimeError.
+    """
+    return _place_on_machine()[0]
+
+
+def get_local_size() -> int:
+    """Return the number of the run's processes on this machine, 1 without a process group.
+
+    Where a group exists, `launch` or torchrun must have told the place on the machine; else it is a RuntimeError.
+    """
+    return _place_on_machine()[1]
+
+
+def set_local_place(rank: int | None, size: int | None = None) -> None:
+    """Record this process's place on its machine; `launch` calls this, with None to forget it.
+
+    Args:
+        rank: Number among the processes of this machine, 0 <= rank < size.
+        size: Number of the run's processes on this machine.
+
+    Raises:
+        ValueError: If the rank does not fit the size.
+    """
+    global _local_place
+    if rank is None:
+        _local_place = None
+        return
+    if size is None or not 0 <= rank < size:
+        raise ValueError(f"local rank {rank} does not fit a local size of {size}: expected 0 <= rank < size")
+    _local_place = (rank, size)
+
+
+def set_object_timeout(timeout: timedelta) -> None:
+    """Set how long a rank waits in the collectives of this module; call it before the first one of them.
+
+    Args:
+        timeout: Longest time that the slowest rank may need between two collectives, such as evaluation on rank 0.
+    """
+    global _object_timeout
+    _object_timeout = timeout
+
+
+def is_main_process() -> bool:
+    """Tell whether this is rank 0, the one that writes files."""
+    return get_rank() == 0
+
+
+def synchronize(timeout: timedelta | None = None) -> None:
+    """Wait until every rank has come here, on gloo.
+
+    Args:
+        timeout: Wait at most this long; the RuntimeError of rank 0 then names the ranks that did not come. Without
+            it the time-out of the group counts.
+    """
+    if get_world_size() == 1:
+        return
+    if timeout is None:
+        dist.barrier(group=_gloo(None))
+    else:
+        dist.monitored_barrier(group=_gloo(None), timeout=timeout, wait_all_ranks=True)
+
+
+def any_rank(flag: bool) -> bool:
+    """Tell every rank whether the flag is set on at least one of them.
+
+    It costs one reduction of four bytes on gloo and does not touch a device, so it can be asked in every step.
+
+    Args:
+        flag: This rank's opinion.
+
+    Returns:
+        True on all ranks or False on all ranks.
+    """
+    if get_world_size() == 1:
+        return bool(flag)
+    votes = torch.tensor([int(bool(flag))], dtype=torch.int32)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_gloo(None))
+    return bool(votes.item())
+
+
+def all_gather(obj: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Collect one object of each rank on every rank.
+
+    Args:
+        obj: Anything that pickles; it may differ in size between ranks.
+        group: The ranks that take part, all by default.
+
+    Returns:
+        The objects in rank order; this rank's own one is a copy too, unless it is alone.
+    """
+    if _group_size(group) == 1:
+        return [obj]
+    gloo = _gloo(group)
+    data = _to_bytes(obj)
+    sizes = _all_sizes(data, gloo)
+    if max(sizes) <= CHUNK_BYTES:
+        slots = [torch.empty(max(sizes), dtype=torch.uint8) for _ in sizes]
+        dist.all_gather(slots, _padded(data, max(sizes)), group=gloo)
+        return [_from_bytes(slot, size) for slot, size in zip(slots, sizes, strict=True)]
+    return [_from_bytes(_broadcast_bytes(data, src, size, gloo), size) for src, size in enumerate(sizes)]
+
+
+def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Collect one object of each rank on one rank.
+
+    Args:
+        obj: Anything that pickles; it may differ in size between ranks.
+        dst: Global rank that receives.
+        group: The ranks that take part, all by default.
+
+    Returns:
+        The objects in rank order on rank `dst`, an empty list on the others.
+    """
+    if _group_size(group) == 1:
+        return [obj]
+    gloo = _gloo(group)
+    data = _to_bytes(obj)
+    sizes = _all_sizes(data, gloo)
+    ranks = dist.get_process_group_ranks(gloo)
+    if get_rank() != dst:
+        for piece in _chunks(data):
+            dist.send(piece, dst, group=gloo)
+        return []
+    result = []
+    for src, size in zip(ranks, sizes, strict=True):
+        # One rank after the other: the receiver holds one raw buffer besides the objects.
+        result.append(_from_bytes(data if src == dst else _receive(src, size, gloo), size))
+    return result
+
+
+def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) -> Any:
+    """Give every rank the object of one rank.
+
+    Args:
+        obj: Anything that pickles; only that of rank `src` counts.
+        src: Global rank that sends.
+        group: The ranks that take part, all by default.
+
+    Returns:
+        The object of rank `src`.
+    """
+    if _group_size(group) == 1:
+        return obj
+    gloo = _gloo(group)
+    place = dist.get_group_rank(gloo, src)
+    data = _to_bytes(obj) if get_rank() == src else torch.empty(0, dtype=torch.uint8)
+    size = torch.tensor([data.numel()])
+    dist.broadcast(size, src, group=gloo)
+    return _from_bytes(_broadcast_bytes(data, place, int(size), gloo), int(size))
+
+
+def reduce_dict(values: Mapping[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+    """Add or average scalar tensors over all ranks with one collective.
+
+    Args:
+        values: Scalar tensors, the same keys on every rank and one device for all. CUDA tensors are reduced on their
+            device, CPU tensors on gloo.
+        average: Divide by the number of ranks.
+
+    Returns:
+        The reduced values on every rank, in float32 or wider, in the order of the given keys.
+    """
+    if not values or get_world_size() == 1:
+        return dict(values)
+    names = sorted(values)
+    with torch.no_grad():
+        stacked = torch.stack([values[name].detach().reshape(()) for name in names])
+        if stacked.dtype != torch.float64:
+            stacked = stacked.float()
+        dist.all_reduce(stacked, group=None if stacked.is_cuda else _gloo(None))
+        if average:
+            stacked /= get_world_size()
+    reduced = dict(zip(names, stacked.unbind(), strict=True))
+    return {name: reduced[name] for name in values}
+
+
+def shared_random_seed() -> int:
+    """Draw a seed that all ranks share.
+
+    Returns:
+        A number in [0, 2**31), drawn on rank 0 from torch's global generator, so that it repeats where that is seeded.
+    """
+    return int(broadcast(int(torch.randint(2**31, ()))))
+
+
+def _has_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _group_size(group: dist.ProcessGroup | None) -> int:
+    return dist.get_world_size(group) if _has_group() else 1
+
+
+def _place_on_machine() -> tuple[int, int]:
+    if _local_place is not None:
+        return _local_place
+    if not _has_group():
+        return 0, 1
+    if "LOCAL_RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    raise RuntimeError(
+        "a process group exists, but this process's place on its machine is not known: start it by "
+        "hookline.engine.launch or torchrun, or call hookline.distributed.set_local_place(rank, size)"
+    )
+
+
+def _gloo(group: dist.ProcessGroup | None) -> dist.ProcessGroup:
+    """The group itself where it speaks gloo, else its gloo twin, made by all its ranks together at the first use."""
+    source = group if group is not None else dist.group.WORLD
+    assert isinstance(source, dist.ProcessGroup)
+    if dist.get_backend(source) == "gloo":
+        return source
+    twin = _gloo_twins.get(source)
+    if twin is None:
+        ranks = dist.get_process_group_ranks(source)
+        made = dist.new_group(ranks, timeout=_object_timeout, backend="gloo", use_local_synchronization=True)
+        assert isinstance(made, dist.ProcessGroup)
+        twin = _gloo_twins[source] = made
+    return twin
+
+
+def _to_bytes(obj: Any) -> torch.Tensor:
+    buffer = io.BytesIO()
+    pickle.dump(obj, buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _from_bytes(data: torch.Tensor, size: int) -> Any:
+    return pickle.loads(data.numpy().data[:size])
+
+
+def _all_sizes(data: torch.Tensor, gloo: dist.ProcessGroup) -> list[int]:
+    sizes = [torch.empty(1, dtype=torch.int64) for _ in range(dist.get_world_size(gloo))]
+    dist.all_gather(sizes, torch.tensor([data.numel()]), group=gloo)
+    return [int(size) for size in sizes]
+
+
+def _padded(data: torch.Tensor, size: int) -> torch.Tensor:
+    return data if data.numel() == size else torch.nn.functional.pad(data, (0, size - data.numel()))
+
+
+def _chunks(data: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (data[start : start + CHUNK_BYTES] for start in range(0, data.numel(), CHUNK_BYTES))
+
+
+def _receive(src: int, size: int, gloo: dist.ProcessGroup) -> torch.Tensor:
+    data = torch.empty(size, dtype=torch.uint8)
+    for piece in _chunks(data):
+        dist.recv(piece, src, group=gloo)
+    return data
+
+
+def _broadcast_bytes(data: torch.Tensor, place: int, size: int, gloo: dist.ProcessGroup) -> torch.Tensor:
+    """Spread the bytes of the group's member `place`; the other members' `data` is not looked at."""
+    if dist.get_rank(gloo) != place:
+        data = torch.empty(size, dtype=torch.uint8)
+    for piece in _chunks(data):
+        dist.broadcast(piece, dist.get_global_rank(gloo, place), group=gloo)
+    return data
