@@ -72,11 +72,11 @@ class ImageList:
             return ImageList(torch.stack(list(tensors)), image_sizes)
         shape = (len(tensors), *tensors[0].shape[:-2], height, width)
         batch = tensors[0].new_empty(shape)
-        for place, tensor, (image_height, image_width) in zip(batch, tensors, image_sizes, strict=True):
+        for index, (tensor, (image_height, image_width)) in enumerate(zip(tensors, image_sizes, strict=True)):
             # only the margins are filled, so that every pixel is written once
-            place[..., :image_height, :image_width].copy_(tensor)
-            place[..., image_height:, :].fill_(pad_value)
-            place[..., :image_height, image_width:].fill_(pad_value)
+            batch[index, ..., :image_height, :image_width] = tensor
+            batch[index, ..., image_height:, :] = pad_value
+            batch[index, ..., :image_height, image_width:] = pad_value
         return ImageList(batch, image_sizes)
 
 
