@@ -1,0 +1,89 @@
+"""Save a config as YAML without tags, and read it again."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hookline.config.errors import ConfigError
+from hookline.config.lazy import FLAGS
+from hookline.config.origin import set_origin, set_sources
+from hookline.config.plain import to_plain
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """Write a config as YAML text that ``LazyConfig.load`` reads again.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        The text, with keys in the config's order.
+    """
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(cfg)))
+
+
+def save(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
+    """Save a config as a YAML file that loads again; an earlier file is replaced whole or not at all.
+
+    Args:
+        cfg: The config.
+        path: The file; folders on the way to it are made.
+    """
+    text = to_yaml(cfg)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, "utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """Read a saved config. Nothing is imported, and YAML tags that would make objects are refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The config; its nodes know their lines in the file.
+
+    Raises:
+        ConfigError: If the file cannot be read or is no YAML dictionary.
+    """
+    try:
+        text = path.read_text("utf-8")
+        config = OmegaConf.create(text, flags=FLAGS) if text.strip() else None
+        tree = yaml.compose(text, yaml.SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{place}: this is no saved config: {reason}") from error
+    if not isinstance(config, DictConfig) or not isinstance(tree, yaml.MappingNode):
+        raise ConfigError(f"{path}: this is no saved config: it holds no dictionary")
+    _note_lines(config, tree, path.resolve())
+    set_sources(config, (str(path.resolve()),))
+    return config
+
+
+def _note_lines(node: Any, tree: yaml.Node, path: Path) -> None:
+    """Note at every node in which line of the file it stands."""
+    set_origin(node, f"{path}:{tree.start_mark.line + 1}")
+    if isinstance(tree, yaml.MappingNode) and isinstance(node, DictConfig):
+        for key, below in tree.value:
+            child: Any = node._get_node(key.value) if key.value in node.keys() else None  # noqa: SIM118
+            if isinstance(child, DictConfig | ListConfig):
+                _note_lines(child, below, path)
+    elif isinstance(tree, yaml.SequenceNode) and isinstance(node, ListConfig):
+        for index, below in enumerate(tree.value):
+            child = node._get_node(index)
+            if isinstance(child, DictConfig | ListConfig):
+                _note_lines(child, below, path)
