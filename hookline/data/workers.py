@@ -1,0 +1,64 @@
+"""What a data worker process does at its start, and what to say when one has died."""
+
+import functools
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+
+class DataWorkerError(RuntimeError):
+    """A data worker process died."""
+
+
+def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> None:
+    """Make a worker ignore the signals that are meant for the trainer, and spare the memory it shares.
+
+    Schedulers and terminals send their signals to every process of a job. A worker that obeys one takes the trainer
+    down before its state is saved; a forked one would even run the trainer's own handler. So workers go on until the
+    trainer ends
+    them: it sends SIGTERM itself, tells them through their queue, or is gone, which torch's watchdog notices.
+
+    Args:
+        worker_id: 0 and up.
+        then: called with the id afterwards.
+    """
+    gc.freeze()  # else each collection writes into the headers of all inherited objects, and thereby copies their pages
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        obey = functools.partial(_obey_only, os.getppid())
+        threading.Thread(target=obey, name="hookline-sigterm", daemon=True).start()
+    if then is not None:
+        then(worker_id)
+
+
+def _obey_only(trainer: int) -> None:
+    """Wait for SIGTERM and end the process if the trainer sent it."""
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == trainer:
+            os._exit(0)
+
+
+def explain_death(error: RuntimeError, num_workers: int) -> DataWorkerError | None:
+    """Say in words why a worker died; ``None`` if the error is about something else.
+
+    Args:
+        error: what torch's loader raised.
+        num_workers: how many there were.
+    """
+    text = str(error).strip()
+    if "DataLoader worker" not in text:
+        return None
+    reason = "It may have crashed in native code; num_workers=0 shows where"
+    if "Killed" in text or "exited unexpectedly" in text:
+        reason = (
+            "If nobody killed it, the system ended it because memory was full: fewer workers or a smaller "
+            "prefetch_factor need less (the kernel's log, dmesg, says so)"
+        )
+    elif "Bus error" in text or "shared memory" in text:
+        reason = "Shared memory was full: give the container more of it (docker run --shm-size=8g) or use fewer workers"
+    return DataWorkerError(f"a data worker died, one of {num_workers}. {reason}. torch says: {text}")
