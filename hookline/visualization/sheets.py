@@ -97,7 +97,7 @@ def grid(
         columns: per row; by default chosen so that the sheet is about 4:3.
         captions: one text under each picture.
         cell: height and width in pixels that pictures are shrunk to fit; by default the largest picture's, at most
-            480x640 (more than one) so that a sheet stays viewable.
+            480x640 (of several) so that a sheet stays viewable. Rows are as high as their highest picture.
         padding: pixels between pictures.
 
     Raises:
@@ -112,17 +112,20 @@ def grid(
     if columns is None:
         columns = max(round(math.sqrt(len(arrays) * 4 / 3 * height / width)), 1)
     columns = min(columns, len(arrays))
+    pictures = [_fitted(array, height, width) for array in arrays]
     line = 24 if captions is not None else 0
-    step_y, step_x = height + line + padding, width + padding
-    rows = math.ceil(len(arrays) / columns)
-    sheet = Canvas(np.full((rows * step_y + padding, columns * step_x + padding, 3), _BACKGROUND, np.uint8))
+    tops = [padding]
+    for start in range(0, len(pictures), columns):
+        tops.append(tops[-1] + max(picture.height for picture in pictures[start : start + columns]) + line + padding)
+    sheet = Canvas(np.full((tops[-1], columns * (width + padding) + padding, 3), _BACKGROUND, np.uint8))
     sheet.font_size = 15
-    for i, array in enumerate(arrays):
-        top, left = padding + i // columns * step_y, padding + i % columns * step_x
-        picture = _fitted(array, height, width)
-        sheet.image.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+    for i, picture in enumerate(pictures):
+        top, bottom = tops[i // columns], tops[i // columns + 1] - padding - line
+        left = padding + i % columns * (width + padding)
+        place = (left + (width - picture.width) // 2, top + (bottom - top - picture.height) // 2)
+        sheet.image.paste(picture, place)
         if captions is not None:
-            sheet.text(captions[i], (left, top + height + 2), _CAPTION, _BACKGROUND)
+            sheet.text(captions[i], (left, bottom + 2), _CAPTION, _BACKGROUND)
     return VisImage(sheet.image)
 
 
