@@ -1,0 +1,104 @@
+"""What happens to gradients between backward and the optimizer: clipping, and accumulation over batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+__all__ = ["ClipGradNorm", "ClipGradValue", "GradientClipper", "build_clipper", "unsynchronized"]
+
+_AS_IT_IS: AbstractContextManager[None] = nullcontext()
+
+
+class GradientClipper(Protocol):
+    """Anything that limits gradients in place when it is called with the parameters."""
+
+    def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Clip, and return the norm before clipping where it is known: a scalar that stays on its device."""
+
+
+class ClipGradNorm:
+    """Scale gradients down so that their norm is at most ``max_norm``.
+
+    Args:
+        max_norm: the largest norm allowed, positive.
+        norm_type: the p of the p-norm; infinity for the largest absolute value.
+        per_parameter: limit the norm of every parameter by itself instead of the norm of all of them together.
+
+    Raises:
+        ValueError: if the limit is not positive.
+    """
+
+    def __init__(self, max_norm: float, norm_type: float = 2.0, *, per_parameter: bool = False) -> None:
+        self.max_norm = _positive(max_norm, "max_norm")
+        self.norm_type = float(norm_type)
+        self.per_parameter = per_parameter
+
+    def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Clip the gradients in place.
+
+        Returns:
+            The norm before clipping, a scalar on the parameters' device; None when each is limited by itself.
+        """
+        if not self.per_parameter:
+            return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+        for parameter in parameters:
+            nn.utils.clip_grad_norm_(parameter, self.max_norm, self.norm_type)
+        return None
+
+
+class ClipGradValue:
+    """Limit every element of the gradients to [-clip_value, clip_value].
+
+    Args:
+        clip_value: the limit, positive.
+
+    Raises:
+        ValueError: if the limit is not positive.
+    """
+
+    def __init__(self, clip_value: float) -> None:
+        self.clip_value = _positive(clip_value, "clip_value")
+
+    def __call__(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Clip the gradients in place."""
+        nn.utils.clip_grad_value_(parameters, self.clip_value)
+
+
+def build_clipper(clip: float | GradientClipper | None) -> GradientClipper | None:
+    """Read the short form: a number is the largest norm of all gradients together.
+
+    Args:
+        clip: a number, something that clips, or None for no clipping.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if clip is None or (callable(clip) and not isinstance(clip, type)):
+        return clip
+    if isinstance(clip, (int, float)) and not isinstance(clip, bool):
+        return ClipGradNorm(clip)
+    raise TypeError(f"grad_clip must be a number (largest norm), ClipGradNorm(...) or ClipGradValue(...), got {clip!r}")
+
+
+def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
+    """Return a context in which a wrapped model's backward sends no gradients to other ranks.
+
+    All but the last of the batches that are accumulated run in it, so that ranks reduce once per optimizer step.
+
+    Args:
+        model: any module; one without ``no_sync``, thus not wrapped for data parallelism, gets an idle context.
+    """
+    no_sync = getattr(model, "no_sync", None)
+    return _AS_IT_IS if no_sync is None else no_sync()
+
+
+def _positive(limit: float, name: str) -> float:
+    if not (limit > 0 and math.isfinite(limit)):
+        raise ValueError(f"{name} must be positive and finite, got {limit!r}")
+    return float(limit)

@@ -1,0 +1,24 @@
+"""Hooks: what happens around the steps of training."""
+
+from hookline.engine.hooks.callback import CallbackHook
+from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckpointer
+from hookline.engine.hooks.evaluation import EvalHook, flatten_results
+from hookline.engine.hooks.lr_scheduler import LRScheduler
+from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
+from hookline.engine.hooks.timing import IterationTimer
+from hookline.engine.hooks.writing import PeriodicWriter
+from hookline.engine.train_loop import HookBase
+
+__all__ = [
+    "BestCheckpointer",
+    "CallbackHook",
+    "EvalHook",
+    "HookBase",
+    "IterationTimer",
+    "LRScheduler",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+    "TorchMemoryStats",
+    "TorchProfiler",
+    "flatten_results",
+]

@@ -1,0 +1,287 @@
+"""The loop and its moments."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from hookline.distributed import all_gather
+from hookline.engine.events import EventStorage
+
+__all__ = ["MOMENTS", "HookBase", "TrainerBase"]
+
+MOMENTS = ("before_train", "before_step", "after_backward", "after_step", "after_train")
+
+logger = logging.getLogger(__name__)
+
+
+class HookBase:
+    """Something that acts at certain moments of training; override the methods of those moments.
+
+    ::
+
+        hook.before_train()
+        for trainer.iter in range(start_iter, max_iter):
+            hook.before_step()
+            trainer.run_step()          # forward, backward, hook.after_backward(), optimizer step
+            hook.after_step()
+        trainer.iter += 1
+        hook.after_train()              # always, also when something above raised
+
+    At every moment the hooks act in the order in which they were registered. ``self.trainer`` gives ``iter``,
+    ``start_iter``, ``max_iter``, ``storage``, ``model``, ``optimizer`` and ``data_loader``. In ``after_train``,
+    ``trainer.iter == trainer.max_iter`` tells that training came to its end.
+
+    What a hook must remember over a resume it returns from ``state_dict``: tensors and plain Python types.
+    """
+
+    trainer: Any = None
+    """The trainer, by a weak reference: hooks keep no model alive. Set by ``register_hooks``."""
+
+    def before_train(self) -> None:
+        """Act once before the first step."""
+
+    def before_step(self) -> None:
+        """Act before each step."""
+
+    def after_backward(self) -> None:
+        """Act when a step's gradients are complete and of true size, before they are clipped and used."""
+
+    def after_step(self) -> None:
+        """Act after each step."""
+
+    def after_train(self) -> None:
+        """Act once at the end, also when training failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a resume; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of this hook's state in a checkpoint; several hooks of one name get ``#2``, ``#3`` added."""
+        return type(self).__qualname__
+
+    def wants(self, moment: str) -> bool:
+        """Tell whether the method of that moment must be called; by default whether it is overridden.
+
+        Args:
+            moment: one of :data:`MOMENTS`.
+        """
+        return moment in vars(self) or getattr(type(self), moment) is not getattr(HookBase, moment)
+
+
+class TrainerBase:
+    """The loop with hooks, which assumes nothing about the step; subclasses write ``run_step``."""
+
+    def __init__(self) -> None:
+        self.iter = self.start_iter = self.max_iter = 0
+        self.storage = EventStorage()
+        self._hooks: list[HookBase] = []
+        self._calls: dict[str, list[Callable[[], None]]] = {moment: [] for moment in MOMENTS}
+        self._shared_keys: set[str] = set()
+        self._restored: Mapping[str, Any] = {}
+        self._elapsed_before_s = 0.0
+        self._started: float | None = None
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Append hooks; they act in the order of the list.
+
+        Args:
+            hooks: the hooks; None entries are left out, so that a list can say ``hook if condition else None``.
+
+        Raises:
+            TypeError: if something in the list is no hook; names it.
+        """
+        accepted = [hook for hook in hooks if hook is not None]
+        for place, hook in enumerate(accepted):
+            if not isinstance(hook, HookBase):
+                raise TypeError(f"register_hooks: entry {place} is {_describe(hook)}, expected a HookBase")
+        for hook in accepted:
+            hook.trainer = weakref.proxy(self)
+        self._hooks.extend(accepted)
+        self._compile()
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the steps ``start_iter`` to ``max_iter - 1`` with all hooks.
+
+        Args:
+            start_iter: the first step, from 0.
+            max_iter: the number of steps of the whole run.
+        """
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        logger.info("Training from iteration %d to %d", start_iter, max_iter)
+        finished = False
+        with self._new_storage(start_iter):
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = max(start_iter, max_iter)
+                finished = True
+            finally:
+                self._end(finished)
+
+    def run_step(self) -> None:
+        """Do one step; for subclasses.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement run_step()")
+
+    def before_train(self) -> None:
+        """Call the hooks' ``before_train``."""
+        self._compile()  # recipes reorder self._hooks
+        everywhere = all_gather([key for key, _ in self._keyed_hooks()])
+        self._shared_keys = set(everywhere[0]).intersection(*everywhere[1:])
+        for call in self._calls["before_train"]:
+            call()
+
+    def before_step(self) -> None:
+        """Call the hooks' ``before_step``."""
+        self.storage.iter = self.iter
+        for call in self._calls["before_step"]:
+            call()
+
+    def after_backward(self) -> None:
+        """Call the hooks' ``after_backward``."""
+        for call in self._calls["after_backward"]:
+            call()
+
+    def after_step(self) -> None:
+        """Call the hooks' ``after_step``."""
+        for call in self._calls["after_step"]:
+            call()
+
+    def after_train(self) -> None:
+        """Call the ``after_train`` of every hook, whatever the others raise; the first exception is raised at last.
+
+        Raises:
+            Exception: the first one of a hook.
+        """
+        self.storage.iter = self.iter
+        first: Exception | None = None
+        for call in self._calls["after_train"]:
+            try:
+                call()
+            except Exception as error:
+                if first is None:
+                    first = error
+                else:
+                    logger.error("a further hook failed in after_train", exc_info=error)
+        if first is not None:
+            raise first
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._elapsed_before_s + running
+
+    def flush_metrics(self, hook: HookBase | None = None) -> None:
+        """Bring all measured values to the host and raise if one of them must stop the run; before saving, say.
+
+        Args:
+            hook: the hook that asks. If it is registered on every rank, all ranks do this together.
+        """
+        self.storage.check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs of the trainer itself; hooks are in :meth:`hooks_state_dict`."""
+        return {"iteration": self.iter, "elapsed_s": self.elapsed_s, "storage": self.storage.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave; before ``train``.
+
+        Args:
+            state: what was saved.
+        """
+        self.iter = state.get("iteration", self.iter)
+        self._elapsed_before_s = float(state.get("elapsed_s", 0.0))
+        self._restored = state.get("storage", {})
+
+    def hooks_state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the states of all hooks that have one, each under its unique key."""
+        states = {key: hook.state_dict() for key, hook in self._keyed_hooks()}
+        return {key: state for key, state in states.items() if state}
+
+    def load_hooks_state_dict(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give every hook its state back; states without a hook are named in a warning.
+
+        Args:
+            states: what :meth:`hooks_state_dict` gave.
+        """
+        hooks = dict(self._keyed_hooks())
+        for key in states.keys() & hooks.keys():
+            hooks[key].load_state_dict(states[key])
+        if unused := sorted(states.keys() - hooks.keys()):
+            logger.warning("no hook takes the saved state of %s; hooks here: %s", ", ".join(unused), ", ".join(hooks))
+
+    def checkpointables(self) -> dict[str, Any]:
+        """Return what a checkpoint of this run holds besides the model, by name; each has a ``state_dict``."""
+        return {"trainer": weakref.proxy(self), "hooks": _HooksState(self)}
+
+    def _new_storage(self, start_iter: int) -> EventStorage:
+        self.storage = EventStorage(start_iter)
+        self.storage.load_state_dict(self._restored)
+        self._restored = {}
+        self._started = time.perf_counter()
+        return self.storage
+
+    def _end(self, finished: bool) -> None:
+        """Run ``after_train`` without letting its failure hide the one that ended training."""
+        try:
+            self.after_train()
+        except Exception:
+            if finished:
+                raise
+            logger.exception("a hook failed in after_train, after training itself had failed")
+        finally:
+            self._elapsed_before_s, self._started = self.elapsed_s, None
+
+    def _compile(self) -> None:
+        """List the calls of each moment once, so that a step calls only methods that do something."""
+        for moment in MOMENTS:
+            self._calls[moment] = [getattr(hook, moment) for hook in self._hooks if hook.wants(moment)]
+
+    def _is_shared(self, hook: HookBase) -> bool:
+        """Tell whether every rank has registered this hook, so that it may make all ranks do something together."""
+        return any(known is hook and key in self._shared_keys for key, known in self._keyed_hooks())
+
+    def _keyed_hooks(self) -> Iterator[tuple[str, HookBase]]:
+        seen: Counter[str] = Counter()
+        for hook in self._hooks:
+            seen[hook.state_key] += 1
+            number = seen[hook.state_key]
+            yield (hook.state_key if number == 1 else f"{hook.state_key}#{number}"), hook
+
+
+class _HooksState:
+    """All hooks' states as one thing with ``state_dict`` and ``load_state_dict``."""
+
+    def __init__(self, trainer: TrainerBase) -> None:
+        self._trainer = weakref.proxy(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._trainer.hooks_state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._trainer.load_hooks_state_dict(state)
+
+
+def _describe(something: Any) -> str:
+    if isinstance(something, type):
+        hint = f"; did you mean {something.__name__}(...)?" if issubclass(something, HookBase) else ""
+        return f"the class {something.__name__}{hint}"
+    return f"{something!r} of type {type(something).__qualname__}"
