@@ -70,7 +70,6 @@ def _browse(name: str | None, recipe: str | None, overrides: list[str], out: Pat
     from hookline.visualization import grid
 
     pictures = _ground_truth(name or "") if recipe is None else _samples(recipe, overrides, name)
-    out.mkdir(parents=True, exist_ok=True)
     drawn: list[VisImage] = []
     total = 0
     for file_name, picture in islice(pictures, num):

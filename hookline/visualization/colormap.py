@@ -3,6 +3,8 @@
 import colorsys
 import functools
 
+import numpy as np
+
 __all__ = ["Color", "class_color", "class_colors", "instance_color", "parse_color", "readable_on"]
 
 Color = tuple[int, int, int]
@@ -31,6 +33,8 @@ _FIRST: tuple[Color, ...] = (
     (255, 105, 30),
     (20, 60, 125),
 )
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green, blue
+_MOST = 1024
 _GOLDEN_RATIO = 0.61803398875
 
 
@@ -38,19 +42,35 @@ _GOLDEN_RATIO = 0.61803398875
 def class_color(index: int) -> Color:
     """Return the colour of class number ``index``.
 
-    The first twenty are fixed; from there on the hue walks round the circle by the golden ratio, which never comes
-    close to where it was for long, while lightness and saturation alternate over nine levels.
+    The first twenty are chosen by eye; each one after them is the colour that is farthest from all before it.
 
     Args:
-        index: any integer; negative ones (an unknown class) are grey.
+        index: any integer; negative ones (an unknown class) are grey. From 1024 on, colours come again.
     """
     if index < 0:
         return (160, 160, 160)
     if index < len(_FIRST):
         return _FIRST[index]
-    lightness = (0.62, 0.42, 0.78)[index % 3]
-    saturation = (0.95, 0.55, 0.75)[index // 3 % 3]
-    return _to_bytes(colorsys.hls_to_rgb(index * _GOLDEN_RATIO % 1.0, lightness, saturation))
+    return _palette(128 if index < 128 else _MOST)[index % _MOST]
+
+
+@functools.cache
+def _palette(size: int) -> list[Color]:
+    """Return ``size`` colours by farthest-point sampling; a longer list begins with the shorter one."""
+    levels = np.linspace(15, 255, 17)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    candidates = candidates[candidates @ _BRIGHTNESS > 45]  # too dark to be seen as a colour
+    scaled = candidates * np.sqrt(_BRIGHTNESS + 0.2)  # the eye's unequal sensitivity, moderated
+    colors = list(_FIRST)
+    distance = np.full(len(candidates), np.inf)
+    for color in colors:
+        distance = np.minimum(distance, ((scaled - np.array(color) * np.sqrt(_BRIGHTNESS + 0.2)) ** 2).sum(1))
+    while len(colors) < size:
+        farthest = int(distance.argmax())
+        red, green, blue = (int(value) for value in candidates[farthest])
+        colors.append((red, green, blue))
+        distance = np.minimum(distance, ((scaled - scaled[farthest]) ** 2).sum(1))
+    return colors
 
 
 def class_colors(num_classes: int) -> list[Color]:
