@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
         cfg = LazyConfig.load(find_recipe(options.recipe))
         LazyConfig.apply_overrides(cfg, options.overrides)
         if options.check:
-            check_call_arguments(cfg, _GIVEN_WHEN_BUILT)
+            check_call_arguments(cfg, runtime=_GIVEN_WHEN_BUILT)
         text = LazyConfig.to_py(cfg) if options.format == "py" else LazyConfig.to_yaml(cfg)
     except ConfigError as error:
         print(f"hookline print-config: {error}", file=sys.stderr)

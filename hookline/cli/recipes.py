@@ -69,7 +69,7 @@ def _near(asked: Path) -> str:
     """Name recipes like the one asked for: beside where it should be, and packaged ones by name or by whole path."""
     beside = [f for f in asked.parent.glob("*") if f.suffix in _SUFFIXES] if asked.parent.is_dir() else []
     packaged = packaged_recipes()
-    stem = asked.with_suffix("").as_posix()
+    stem = asked.as_posix().removesuffix(".py")
     whole = did_you_mean(stem, [*(name.removesuffix(".py") for name in packaged), *(str(f) for f in beside)])
     if "did you mean" in whole:
         return whole

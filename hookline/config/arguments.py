@@ -1,12 +1,12 @@
 """Check the arguments of recorded calls against the signatures of what they call, without calling anything."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from inspect import Parameter
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hookline.config.errors import ConfigError, did_you_mean
 from hookline.config.lazy import ARGS, PARTIAL, TARGET
@@ -89,14 +89,17 @@ def argument_problems(
             problems.append(f"gets the argument {name!r} twice, by position and by name")
         elif name not in by_name and Parameter.VAR_KEYWORD not in kinds:
             problems.append(f"has no argument {name!r}{did_you_mean(name, by_name, kind='it takes')}")
-    required = [p for p in parameters if p.default is Parameter.empty and p.kind in (*_BY_NAME, *_BY_PLACE)]
-    missing = [p.name for p in required if p.name not in filled and p.name not in names]
+    filled |= {name for name in names if name in by_name}
+    required = [p.name for p in parameters if p.default is Parameter.empty and p.kind in (*_BY_NAME, *_BY_PLACE)]
+    missing = [name for name in required if name not in filled]
     if missing and not partial:
         problems.append(f"lacks the required argument{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}")
     return problems
 
 
-def check_call_arguments(cfg: Any, runtime: Mapping[str, Sequence[str]] | None = None) -> None:
+def check_call_arguments(
+    cfg: Any, key: str | None = None, runtime: Mapping[str, Collection[str]] | None = None
+) -> None:
     """Check every recorded call of a config without building anything.
 
     Each target must import, each call must bind to its target's signature, each interpolation must resolve, and no
@@ -104,18 +107,20 @@ def check_call_arguments(cfg: Any, runtime: Mapping[str, Sequence[str]] | None =
 
     Args:
         cfg: A config, or any node of one.
+        key: Check only what is below this key of it, such as ``model``.
         runtime: Which arguments will be given at run time: names by the full key of the call, which may hold ``*``,
             such as ``{"optimizer": ["params"], "dataloader.test*": ["dataset"]}``.
 
     Raises:
         ConfigError: If anything is wrong; the message lists all of it, one line each.
     """
-    problems = list(dict.fromkeys(_problems_below(cfg, runtime or {})))
+    node = cfg if key is None else OmegaConf.select(cfg, key)
+    problems = list(dict.fromkeys(_problems_below(node, runtime or {})))
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _problems_below(node: Any, runtime: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _problems_below(node: Any, runtime: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Walk a tree; nodes reached through an interpolation are walked only where they stand."""
     key = full_key(node) if isinstance(node, DictConfig | ListConfig) else ""
     given = [name for pattern, names in runtime.items() if fnmatchcase(key, pattern) for name in names]
@@ -132,7 +137,7 @@ def _problems_below(node: Any, runtime: Mapping[str, Sequence[str]]) -> Iterator
             yield from _problems_below(value if child is None else child, runtime)
 
 
-def _problems_of_call(node: Mapping[str, Any], given: Sequence[str]) -> Iterator[str]:
+def _problems_of_call(node: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
     """Check one recorded call."""
     try:
         if is_record(read(node, TARGET)):

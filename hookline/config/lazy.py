@@ -70,23 +70,11 @@ def _bind_positional(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return {name: record_value(value) for name, value in bound.items()}
 
 
-def is_dataclass_like(kind: object) -> bool:
-    """Tell whether OmegaConf would take a class for a schema instead of keeping it as a value.
-
-    Args:
-        kind: Anything.
-
-    Returns:
-        True for classes made by ``dataclasses`` or ``attrs``.
-    """
-    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__"))
-
-
 def record_value(value: Any) -> Any:
     """Make a value fit to stand in a node and to be saved.
 
     Dataclass instances and named tuples become recorded calls of their class, so that their fields can be overridden
-    and saved. Dataclass types are shielded from OmegaConf, which would take them for schemas.
+    and saved. Classes are shielded from OmegaConf, which would take a dataclass for a schema and refuses ``dict``.
 
     Args:
         value: Any argument of a recorded call.
@@ -96,7 +84,7 @@ def record_value(value: Any) -> Any:
     """
     if isinstance(value, DictConfig | ListConfig):
         return value
-    if is_dataclass_like(value):
+    if isinstance(value, type):
         return AnyNode(value, flags=FLAGS)
     if type(value) is dict:
         return {key: record_value(item) for key, item in value.items()}

@@ -42,7 +42,7 @@ def load_python(path: Path) -> tuple[DictConfig, dict[str, Any]]:
     try:
         config = OmegaConf.create(nodes, flags=FLAGS)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: cannot make a config of this recipe: {error}") from error
+        raise ConfigError(f"{path}: the nodes of this recipe make no config: {error}") from error
     set_origin(config, str(path.resolve()))
     set_sources(config, tuple(reading.files))
     return config, recipe.namespace
@@ -73,11 +73,18 @@ class _Recipe:
         return list(named)
 
     def node(self, name: str) -> Any:
-        """Give a top-level value, a dictionary as a node that knows where it was written."""
+        """Give a top-level value, a dictionary as a node that knows where it was written.
+
+        Raises:
+            ConfigError: If it is a dictionary that cannot be a node.
+        """
         value = self.namespace[name]
         if not isinstance(value, dict):
             return value
-        node = DictConfig(record_value(value), flags=FLAGS)
+        try:
+            node = DictConfig(record_value(value), flags=FLAGS)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{self.path}: {name!r} cannot be a config node: {error}") from error
         for keys, line in self.lines.items():
             if keys[0] == name:
                 self._note(node, keys[1:], line)

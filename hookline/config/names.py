@@ -170,15 +170,9 @@ def _leads_to(name: str, thing: Any) -> bool:
         for part in parts[stop:]:
             found = getattr(found, part, _NOTHING)
         # Bound methods are made anew at every access, so they are equal but never identical.
-        if found is thing or (getattr(thing, "__self__", None) is not None and _equal_methods(found, thing)):
+        if found is thing or (getattr(thing, "__self__", None) is not None and found == thing):
             return parts[0] != "__main__"
     return False
-
-
-def _equal_methods(left: Any, right: Any) -> bool:
-    """Compare two bound methods."""
-    own = getattr(left, "__self__", _NOTHING) is right.__self__
-    return own and getattr(left, "__func__", left) is getattr(right, "__func__", right)
 
 
 def _why_nameless(thing: Any) -> str:

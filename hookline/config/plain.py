@@ -47,11 +47,10 @@ def _plain(value: Any, key: str, problems: list[str]) -> Any:
     """Turn one value into plain data; add what cannot be to the problems."""
     if isinstance(value, DictConfig):  # a dataclass instance that OmegaConf keeps as a schema
         kind = value._metadata.object_type
-        fields = OmegaConf.to_container(value, resolve=False, structured_config_mode=SCMode.DICT_CONFIG)
-        assert isinstance(fields, dict)
+        fields = {name: _raw(value._get_node(name)) for name in value.keys()}  # noqa: SIM118 (a missing value counts)
         value = {TARGET: kind, **fields} if isinstance(kind, type) and kind is not dict else fields
     if isinstance(value, ListConfig):
-        value = OmegaConf.to_container(value, resolve=False)
+        value = _raw(value)
     if isinstance(value, Mapping):
         return _plain_mapping(value, key, problems)
     if isinstance(value, list):
@@ -63,6 +62,18 @@ def _plain(value: Any, key: str, problems: list[str]) -> Any:
         kind = next(kind for kind in _PRIMITIVES if isinstance(value, kind))
         return kind(value)
     return _plain_object(value, key, problems)
+
+
+def _raw(node: Any) -> Any:
+    """Take a node out of its container, unresolved."""
+    if (
+        not isinstance(node, DictConfig | ListConfig)
+        or node._is_none()
+        or node._is_missing()
+        or node._is_interpolation()
+    ):
+        return node._value()
+    return OmegaConf.to_container(node, resolve=False, structured_config_mode=SCMode.DICT_CONFIG)
 
 
 def _plain_mapping(value: Mapping[Any, Any], key: str, problems: list[str]) -> dict[Any, Any]:

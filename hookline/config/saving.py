@@ -1,6 +1,7 @@
 """Save a config as YAML without tags, and read it again."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,28 @@ def to_yaml(cfg: DictConfig) -> str:
     Returns:
         The text, with keys in the config's order.
     """
-    return OmegaConf.to_yaml(OmegaConf.create(to_plain(cfg)))
+    return yaml.dump(
+        to_plain(cfg), Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=110
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts so that OmegaConf reads texts again."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Write a text, escaped where PyYAML would fold line ends that are none to it."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+# OmegaConf reads 1e-3 as a number, as YAML 1.2 does; knowing that, the dumper quotes a text that looks so.
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?\.?(\d[\d_.eE:+-]*|inf|nan)$", re.IGNORECASE),
+    list("-+.0123456789iInN"),
+)
 
 
 def save(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
