@@ -87,6 +87,8 @@ def _argument_names(get_transform: Any) -> tuple[str, ...]:
     Raises:
         TypeError: an argument has no fixed name, or a default.
     """
+    if get_transform is Augmentation.get_transform:
+        return ()  # which then says what is missing
     names = []
     for name, parameter in list(inspect.signature(get_transform).parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.default != parameter.empty:
@@ -138,8 +140,11 @@ class _Always(Augmentation):
     def __init__(self, tfm: Transform) -> None:
         self.tfm = tfm
 
-    def get_transform(self) -> Transform:
+    def get_transform(self, *args: Any) -> Transform:
         return self.tfm
+
+    def _arguments(self, aug_input: AugInput) -> list[Any]:
+        return []
 
     def __repr__(self) -> str:
         return repr(self.tfm)
