@@ -1,6 +1,7 @@
 """Write a config as a recipe: Python that a person reads and ``LazyConfig.load`` loads."""
 
 import keyword
+import unicodedata
 from typing import Any
 
 from omegaconf import DictConfig
@@ -39,7 +40,9 @@ def to_py(cfg: DictConfig) -> str:
 
 def _is_name(key: object) -> bool:
     """Tell whether a key can be written as a name or a keyword argument."""
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+    if not (isinstance(key, str) and key.isidentifier()) or keyword.iskeyword(key):
+        return False
+    return unicodedata.normalize("NFKC", key) == key  # what Python makes of a name while it reads it
 
 
 def _render(value: Any, indent: int, used: int) -> str:

@@ -4,14 +4,13 @@ A recipe runs with its own ``__import__``, which Python looks up in the globals'
 for recipe code only: other modules and other threads never meet it, and there is nothing to undo when loading fails.
 """
 
-import ast
 import builtins
 import copy
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -21,6 +20,7 @@ from hookline.config.errors import ConfigError, RecipeImportError, did_you_mean
 from hookline.config.lazy import FLAGS, record_value
 from hookline.config.names import missing_module, near_in
 from hookline.config.origin import set_origin, set_sources
+from hookline.config.source import dict_lines, parse
 
 
 def load_python(path: Path) -> tuple[DictConfig, dict[str, Any]]:
@@ -121,7 +121,7 @@ class _Reading:
             circle = " -> ".join(str(p) for p in (*importers[importers.index(path) :], path))
             raise RecipeImportError(f"recipes import each other in a circle: {circle}")
         self.files.setdefault(str(path))
-        tree, code = _parse(path)
+        tree, code = parse(path)
         hook = _ImportHook(self, path, importers)
         namespace = {
             "__name__": f"recipe:{path.stem}",
@@ -136,8 +136,7 @@ class _Reading:
         except Exception as error:
             place = f"{path}:{_line_in(error, path)}"
             raise ConfigError(f"{place}: this recipe fails: {type(error).__name__}: {error}") from error
-        lines = {keys: line for statement in tree.body for keys, line in _dict_lines(statement)}
-        return _Recipe(path, namespace, lines)
+        return _Recipe(path, namespace, dict(dict_lines(tree)))
 
 
 @dataclass
@@ -191,7 +190,9 @@ class _ImportHook:
         statement = f"from {'.' * level}{name} import {', '.join(wanted)}"
         if "*" in wanted:
             raise RecipeImportError(f"{statement!r}: recipes import by name, so that a reader can find what is used")
-        place = self.path.parents[level - 1].joinpath(*name.split(".")) if name else self.path.parents[level - 1]
+        if level > len(self.path.parents):
+            raise RecipeImportError(f"{statement!r}: there are not so many folders above {self.path}")
+        place = self.path.parents[level - 1].joinpath(*(name.split(".") if name else ()))
         found = ModuleType(name)
         file = next(
             (f for f in (place.with_name(f"{place.name}.py"), place / "__init__.py") if name and f.is_file()), None
@@ -218,45 +219,6 @@ class _ImportHook:
         module = ModuleType(name)
         vars(module).update({member: recipe.node(member) for member in recipe.namespace if not member.startswith("__")})
         return module
-
-
-def _parse(path: Path) -> tuple[ast.Module, CodeType]:
-    """Parse and compile a recipe.
-
-    Raises:
-        ConfigError: If it cannot be read or is no Python.
-    """
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-        return tree, compile(tree, str(path), "exec", dont_inherit=True)
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}: this recipe is no valid Python: {error.msg}") from error
-    except ValueError as error:  # a zero byte
-        raise ConfigError(f"{path}: this recipe is no valid Python: {error}") from error
-
-
-def _dict_lines(statement: ast.stmt) -> list[tuple[tuple[str, ...], int]]:
-    """Find the dictionaries that a top-level assignment writes out, and the line of each."""
-    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-        return _dicts_in(statement.value, (statement.targets[0].id,))
-    return []
-
-
-def _dicts_in(value: ast.expr, keys: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
-    """Find the dictionaries in an expression, as key paths with lines."""
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict":
-        items = [(keyword.arg, keyword.value) for keyword in value.keywords if keyword.arg]
-    elif isinstance(value, ast.Dict):
-        items = [
-            (key.value, item)
-            for key, item in zip(value.keys, value.values, strict=True)
-            if isinstance(key, ast.Constant) and isinstance(key.value, str)
-        ]
-    else:
-        return []
-    return [(keys, value.lineno)] + [found for key, item in items for found in _dicts_in(item, (*keys, key))]
 
 
 def _line_in(error: BaseException, path: Path) -> int:

@@ -102,6 +102,7 @@ def test_load_rel_and_sources(cascade, write, tmp_path):
     [
         ("from .trian import train", ["no ", "trian.py", "did you mean 'train'", "main.py:1"]),
         ("\nfrom .train import trian", ["train.py has no 'trian'", "did you mean 'train'", "main.py:2"]),
+        (f"from {'.' * 40}train import x", ["not so many folders", "main.py:1"]),
         ("from .train import *", ["recipes import by name", "main.py:1"]),
         ("from .broken import x", ["broken.py:2", "ZeroDivisionError: division by zero", "in ", "main.py:1"]),
         ("from .circle import x", ["circle", "main.py -> ", "circle.py:1"]),

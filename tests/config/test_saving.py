@@ -85,7 +85,7 @@ def test_a_recipe_saved_and_loaded_builds_the_same(cascade, again):
         r"\${not.an.interpolation}",
         None,
         [(1, 2), [Spec(height=1)]],
-        {1: "a", 2.5: "b", "key with spaces": "d"},
+        {1: "a", 2.5: "b", "key with spaces": "d", "\u3038": 1},
         {"class": 1, "from": {"x-y": 2}},
     ],
     ids=repr,
