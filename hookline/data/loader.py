@@ -188,6 +188,16 @@ class TrainLoader(_Loader):
         """Return (draw number, data set index) of every sample of a global batch."""
         return self._stream.draws(batch_index)
 
+    def samples(self, batch_index: int, limit: int | None = None) -> list[Any]:
+        """Make the samples of a global batch in this process, e.g. to look at them; the loader's position stays.
+
+        Args:
+            batch_index: which batch of the stream.
+            limit: make only the first so many.
+        """
+        batch = self._maker[self.plan(batch_index)[:limit]]
+        return list(self._opened(batch))
+
     def fingerprint(self) -> dict[str, int | str | None]:
         """Return plain values that are equal if and only if the samples come in the same order."""
         return {
