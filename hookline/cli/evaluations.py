@@ -1,0 +1,126 @@
+"""The evaluations of a recipe: one loader and one evaluator, or lists or named dicts of them, built once a run."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from torch import nn
+
+from hookline.cli.errors import UsageError
+from hookline.cli.pictures import PredictionPainter
+from hookline.config import instantiate
+from hookline.distributed import is_main_process
+from hookline.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset, print_csv_format
+from hookline.io import atomic_open
+
+__all__ = ["Evaluations"]
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluations:
+    """Run ``dataloader.evaluator`` over ``dataloader.test``, as often as asked.
+
+    Both may be one recorded call, a list, or a dict with names; the metrics of several data sets carry the name (or
+    the position) in front. Loaders and evaluators are built at the first use and kept.
+
+    Args:
+        cfg: the whole recipe.
+        limit: look only at the first ``limit`` records of each data set.
+        show_dir: folder for pictures of predictions.
+        out: file for the raw results, ``.json`` or ``.pkl``; of several data sets each puts its name in.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, *, limit: int | None = None, show_dir: str | None = None, out: str | None = None
+    ) -> None:
+        self._cfg = cfg
+        self._limit = limit
+        self._show_dir = show_dir
+        self._out = out
+        self._built: list[tuple[str, Any, DatasetEvaluator]] | None = None
+
+    def run(self, model: nn.Module) -> dict[str, Any]:
+        """Evaluate the model; every rank takes part.
+
+        Args:
+            model: the model, on its device.
+
+        Returns:
+            ``{task: {metric: value}}``, with ``name/`` before the task where there are several data sets; empty on
+            other ranks than 0.
+        """
+        if self._built is None:
+            self._built = list(self._build())
+        results: dict[str, Any] = {}
+        for name, loader, evaluator in self._built:
+            found = inference_on_dataset(model, loader, evaluator)
+            if not is_main_process():
+                continue
+            print_csv_format(found)
+            results.update({f"{name}/{task}" if name else task: values for task, values in found.items()})
+            if self._out:
+                self._save(name, evaluator)
+        return results
+
+    def _build(self) -> Iterator[tuple[str, Any, DatasetEvaluator]]:
+        tests = _named(self._cfg.dataloader.get("test"), "dataloader.test")
+        given = self._cfg.dataloader.get("evaluator")
+        evaluators = _named(given, "dataloader.evaluator")
+        if len(tests) == 1 and len(evaluators) > 1:  # several metrics on one data set
+            evaluators = {next(iter(tests)): list(evaluators.values())}
+        if tests.keys() != evaluators.keys():
+            raise UsageError(
+                f"dataloader.test has {list(tests)} and dataloader.evaluator {list(evaluators)}: "
+                "give as many evaluators as test loaders, under the same names"
+            )
+        for name, node in tests.items():
+            records = instantiate(node.dataset)[: self._limit] if self._limit else None
+            loader = instantiate(node, dataset=records) if records is not None else instantiate(node)
+            nodes = evaluators[name] if isinstance(evaluators[name], list) else [evaluators[name]]
+            built = [_with_records(each, records) for each in nodes]
+            if self._show_dir:
+                built.append(PredictionPainter(Path(self._show_dir) / name, node))
+            yield name, loader, built[0] if len(built) == 1 else DatasetEvaluators(built)
+
+    def _save(self, name: str, evaluator: DatasetEvaluator) -> None:
+        path = Path(str(self._out))
+        if name:
+            path = path.with_name(f"{path.stem}_{name}{path.suffix}")
+        parts = getattr(evaluator, "evaluators", [evaluator])
+        source = next((part for part in parts if hasattr(part, "predictions")), None)
+        if source is None:
+            raise UsageError(f"--out {path}: no evaluator of this recipe keeps its predictions")
+        if path.suffix == ".json":
+            source.save_predictions(path)
+        else:
+            with atomic_open(path, "wb") as file:
+                pickle.dump(source.predictions(), file)
+        logger.info(f"Raw results: {path}")
+
+
+def _with_records(node: Any, records: list | None) -> DatasetEvaluator:
+    """Build an evaluator; where only some records are looked at, on the ground truth of these."""
+    if records is not None and "dataset" in node:
+        return instantiate(node, dataset=records)
+    return instantiate(node)
+
+
+def _named(nodes: Any, key: str) -> dict[str, Any]:
+    """Bring one node, a list or a dict of nodes into one form.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if nodes is None:
+        raise UsageError(f"{key} is missing in the recipe; --no-validate trains without evaluation")
+    if isinstance(nodes, ListConfig):
+        return {str(index): node for index, node in enumerate(nodes)} if len(nodes) > 1 else {"": nodes[0]}
+    if isinstance(nodes, DictConfig) and "_target_" not in nodes:
+        return {str(name): node for name, node in nodes.items()}
+    return {"": nodes}

@@ -1,0 +1,192 @@
+"""What each process of a run does: build what the recipe says, train it with the usual hooks, or evaluate it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from hookline.cli.errors import UsageError
+from hookline.cli.evaluations import Evaluations
+from hookline.cli.pictures import save_preview
+from hookline.cli.preflight import check_classes
+from hookline.cli.settings import load_settings
+from hookline.config import check_call_arguments, instantiate
+from hookline.distributed import is_main_process
+from hookline.engine import Checkpointer, SimpleTrainer, hooks
+from hookline.engine.defaults import create_ddp_model, default_device, default_setup, default_writers
+from hookline.engine.logger import close_logger
+
+__all__ = ["check_recipe", "run"]
+
+DEV_RECORDS = 8  # how much of the data --fast-dev-run looks at
+
+logger = logging.getLogger(__name__)
+
+
+def check_recipe(args: argparse.Namespace) -> None:
+    """Load the recipe and bind the arguments of its calls, before any process is started.
+
+    Args:
+        args: the command line.
+
+    Raises:
+        ConfigError: if a call cannot be made as it is written.
+    """
+    runtime = {"optimizer": ["params"], "optimizer.params": ["model"]}
+    check_call_arguments(load_settings(args), runtime=runtime)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, as the command line says.
+
+    Args:
+        args: the command line.
+    """
+    cfg = load_settings(args)
+    default_setup(cfg, args)
+    try:
+        model = instantiate(cfg.model).to(default_device(cfg.train.device))
+        if args.eval_only:
+            evaluate(cfg, args, model)
+        else:
+            train(cfg, args, model)
+    except Exception as error:
+        logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=not args.eval_only)
+        raise
+    finally:
+        close_logger()
+
+
+def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+    """Evaluate the weights in ``train.init_checkpoint``.
+
+    Args:
+        cfg: the recipe.
+        args: the command line.
+        model: the model, on its device.
+
+    Returns:
+        Metrics by task.
+
+    Raises:
+        UsageError: if there are no weights to evaluate.
+    """
+    if not cfg.train.init_checkpoint:
+        raise UsageError("--eval-only needs weights: train.init_checkpoint=FILE or --load-from FILE")
+    Checkpointer(model, save_to_disk=False).load(cfg.train.init_checkpoint)
+    evaluations = Evaluations(
+        cfg, limit=DEV_RECORDS if args.fast_dev_run else None, show_dir=args.show_dir, out=args.out
+    )
+    return evaluations.run(model)
+
+
+def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
+    """Train from the start, from given weights, or from where a run of the same folder stopped.
+
+    Args:
+        cfg: the recipe.
+        args: the command line.
+        model: the model, on its device.
+    """
+    limit = DEV_RECORDS if args.fast_dev_run else None
+    loader = build_train_loader(cfg, limit)
+    evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
+    check_classes(cfg, model, loader)
+    parameters = instantiate(cfg.optimizer.params, model=model)
+    trainer = SimpleTrainer(
+        create_ddp_model(model, **cfg.train.ddp),
+        loader,
+        instantiate(cfg.optimizer, params=parameters),
+        gather_metric_period=cfg.train.log_period,
+        precision=precision_of(cfg),
+        accumulate=cfg.train.accumulate,
+        grad_clip=instantiate(cfg.train.grad_clip) if cfg.train.grad_clip else None,
+        seed=cfg.train.seed,
+    )
+    checkpointer = Checkpointer(
+        model, cfg.train.output_dir, trainer=trainer, asynchronous=cfg.train.checkpointer.asynchronous
+    )
+    max_iter = last_iteration(cfg, loader)
+    trainer.register_hooks(default_hooks(cfg, model, checkpointer, evaluations, max_iter))
+    start_iter = start_weights(cfg, args, checkpointer)
+    if is_main_process() and start_iter < max_iter:
+        save_preview(cfg, loader, start_iter * cfg.train.accumulate)
+    trainer.train(start_iter, max_iter)
+
+
+def build_train_loader(cfg: DictConfig, limit: int | None) -> Any:
+    """Build ``dataloader.train``; with a limit, on the first ``limit`` records of its data set."""
+    node = cfg.dataloader.train
+    if limit is None:
+        return instantiate(node)
+    return instantiate(node, dataset=instantiate(node.dataset)[:limit])
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """Give ``train.precision``, or fp16 where Detectron2's ``train.amp.enabled`` asks for it.
+
+    Raises:
+        UsageError: if both are set.
+    """
+    if not cfg.train.amp.enabled:
+        return cfg.train.precision
+    if cfg.train.precision != "fp32":
+        raise UsageError(f"train.amp.enabled=true and train.precision={cfg.train.precision!r}: set one of them")
+    return "fp16"
+
+
+def last_iteration(cfg: DictConfig, loader: Any) -> int:
+    """Give ``train.max_iter``, or count the steps of ``train.max_epochs``.
+
+    Raises:
+        UsageError: if epochs are asked for and the loader does not say how long one is.
+    """
+    if cfg.train.max_iter is not None:
+        return cfg.train.max_iter
+    length = getattr(loader, "epoch_length", None)
+    if length is None:
+        raise UsageError(f"train.max_epochs: {type(loader).__name__} has no epoch_length; set train.max_iter instead")
+    return math.ceil(cfg.train.max_epochs * length / (loader.batch_size * cfg.train.accumulate))
+
+
+def default_hooks(
+    cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, evaluations: Evaluations | None, max_iter: int
+) -> list[hooks.HookBase | None]:
+    """List the hooks of a run in the order in which they act."""
+    settings = cfg.train
+    schedule = instantiate(cfg.lr_multiplier) if cfg.get("lr_multiplier") is not None else None
+    output_dir = settings.output_dir
+    return [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=schedule) if schedule is not None else None,
+        hooks.PeriodicCheckpointer(
+            checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
+        ),
+        hooks.EvalHook(settings.eval_period, lambda: evaluations.run(model)) if evaluations else None,
+        # every rank runs the writing hook, only the main one writes
+        hooks.PeriodicWriter(
+            default_writers(output_dir, max_iter) if is_main_process() else [], period=settings.log_period
+        ),
+    ]
+
+
+def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Checkpointer) -> int:
+    """Load what the run starts from.
+
+    Returns:
+        The iteration to start at.
+    """
+    if isinstance(args.resume, str):
+        return checkpointer.resume(args.resume) + 1
+    if args.resume and checkpointer.has_checkpoint():
+        return checkpointer.resume_or_load("", resume=True).get("iteration", -1) + 1
+    if args.resume:
+        logger.info(f"--resume: no checkpoint in {cfg.train.output_dir}, starting fresh")
+    if cfg.train.init_checkpoint:
+        checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+    return 0

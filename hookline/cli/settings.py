@@ -1,0 +1,127 @@
+"""From the command line to the whole recipe: load it, apply flags and overrides, fill in and check ``train``."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hookline.cli.errors import UsageError
+from hookline.cli.recipes import find_recipe
+from hookline.config import LazyConfig
+from hookline.configs.common import train as common
+
+__all__ = ["load_settings"]
+
+DEFAULTS: dict[str, Any] = OmegaConf.to_container(common.train)  # type: ignore[assignment]
+
+NODES = ("model", "dataloader", "optimizer", "train")
+
+
+def load_settings(args: argparse.Namespace) -> DictConfig:
+    """Load the recipe of a command line.
+
+    Args:
+        args: what :func:`hookline.cli.train.parse_arguments` gave.
+
+    Returns:
+        The recipe with every ``train`` setting present.
+
+    Raises:
+        UsageError: if the recipe lacks a node, has an unknown ``train`` setting, or a value cannot be.
+    """
+    path = find_recipe(args.config_file)
+    args.config_file = str(path)  # so that what is kept beside the run names the file, not its short name
+    cfg = LazyConfig.load(str(path))
+    missing = [node for node in NODES if node not in cfg]
+    if missing:
+        raise UsageError(f"{path}: a recipe needs the nodes {', '.join(NODES)}; missing: {', '.join(missing)}")
+    _complete(cfg, str(path))
+    cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
+    _check(cfg)
+    return cfg
+
+
+def _complete(cfg: DictConfig, path: str) -> None:
+    """Give ``train`` the settings that the recipe leaves out; refuse those that nothing reads.
+
+    Raises:
+        UsageError: naming the setting that nothing reads.
+    """
+    for key in cfg.train:
+        if key not in DEFAULTS:
+            near = difflib.get_close_matches(str(key), DEFAULTS, n=1)
+            hint = f"; did you mean train.{near[0]}?" if near else f"; known: {', '.join(DEFAULTS)}"
+            raise UsageError(f"{path}: unknown setting train.{key}{hint}. Own values belong outside of `train`")
+    if cfg.train.get("max_epochs") is not None and "max_iter" not in cfg.train:
+        cfg.train.max_iter = None
+    for key, value in DEFAULTS.items():
+        if key not in cfg.train:
+            cfg.train[key] = copy.deepcopy(value)
+        elif isinstance(value, dict) and cfg.train[key] is not None:
+            for inner, default in value.items():
+                cfg.train[key].setdefault(inner, default)
+
+
+def _flags_as_overrides(args: argparse.Namespace) -> list[str]:
+    """Say the flags that stand for settings in the language of overrides; explicit overrides come later and win."""
+    overrides = []
+    if args.work_dir:
+        overrides.append(f"train.output_dir={_quoted(args.work_dir)}")
+    if args.load_from:
+        overrides.append(f"train.init_checkpoint={_quoted(args.load_from)}")
+    if args.fast_dev_run:
+        overrides += [
+            "train.max_iter=2",
+            "train.max_epochs=null",
+            "train.eval_period=2",
+            "train.checkpointer.period=2",
+            "train.log_period=1",
+        ]
+    return overrides
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'") if "'" in text else text
+    return f"'{escaped}'"
+
+
+def _check(cfg: DictConfig) -> None:
+    """Check the values of ``train`` that would fail late or silently.
+
+    Raises:
+        UsageError: naming the key, its value and what is expected.
+    """
+    train = cfg.train
+    for key, least in (
+        ("accumulate", 1),
+        ("eval_period", 0),
+        ("log_period", 1),
+        ("seed", 0),
+        ("checkpointer.period", 1),
+    ):
+        _expect_int(key, _lookup(train, key), least)
+    if (train.max_iter is None) == (train.max_epochs is None):
+        raise UsageError(
+            f"train.max_iter={train.max_iter} and train.max_epochs={train.max_epochs}: give one, set the other null"
+        )
+    if train.max_iter is not None:
+        _expect_int("max_iter", train.max_iter, 0)
+    elif not isinstance(train.max_epochs, int | float) or train.max_epochs <= 0:
+        raise UsageError(f"train.max_epochs={train.max_epochs!r}: expected a number above 0")
+    if not isinstance(train.output_dir, str) or not train.output_dir:
+        raise UsageError(f"train.output_dir={train.output_dir!r}: expected the path of a folder")
+
+
+def _lookup(node: DictConfig, dotted: str) -> Any:
+    for key in dotted.split("."):
+        node = node[key]
+    return node
+
+
+def _expect_int(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"train.{key}={value!r}: expected a whole number of at least {least}")

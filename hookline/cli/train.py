@@ -1,0 +1,88 @@
+"""``python train_net.py`` and ``hookline train``: read the command line, start the processes, answer with an exit code.
+
+What each process does is in ``hookline/cli/job.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hookline.engine.arguments import default_argument_parser
+
+__all__ = ["main", "parse_arguments"]
+
+
+def parse_arguments(argv: list[str] | None = None, prog: str = "train_net.py") -> argparse.Namespace:
+    """Read the command line; settings may stand anywhere between the flags.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        prog: the name shown in messages.
+
+    Returns:
+        The arguments, with every setting, also those of ``--cfg-options``, in ``opts``.
+    """
+    parser = default_argument_parser(prog)
+    args = parser.parse_intermixed_args(argv)
+    # `--resume train.max_iter=40` means `--resume` and a setting, unless there is a file of that name
+    if isinstance(args.resume, str) and "=" in args.resume and not Path(args.resume).exists():
+        args.opts.insert(0, args.resume)
+        args.resume = True
+    args.opts += args.cfg_options
+    args.cfg_options = []
+    _refuse_contradictions(parser, args)
+    return args
+
+
+def _refuse_contradictions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.num_gpus and args.num_procs:
+        parser.error("--num-gpus and --num-procs exclude each other: GPU processes, or CPU processes")
+    for name in ("num_gpus", "num_procs", "num_machines"):
+        value = getattr(args, name)
+        if value is not None and value < 0:
+            parser.error(f"--{name.replace('_', '-')} must not be negative, got {value}")
+    if args.eval_only and args.resume:
+        parser.error("--eval-only evaluates train.init_checkpoint=FILE; it does not go with --resume")
+    if args.out and Path(args.out).suffix not in {".json", ".pkl"}:
+        parser.error(f"--out takes a file ending in .json or .pkl, got {args.out!r}")
+
+
+def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
+    """Train or evaluate.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        prog: the name shown in messages.
+
+    Returns:
+        The exit code: 0 done, 1 the run failed, 2 the call or the recipe is wrong, 128 + signal on a signal.
+    """
+    args = parse_arguments(argv, prog)
+    # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
+    from hookline.cli.errors import report
+    from hookline.cli.job import check_recipe, run
+    from hookline.engine.launch import launch
+
+    try:
+        check_recipe(args)
+        launch(
+            run,
+            args.num_gpus or 0,
+            num_machines=args.num_machines or 1,
+            machine_rank=args.machine_rank or 0,
+            dist_url=args.dist_url or "auto",
+            args=(args,),
+            num_procs_per_machine=args.num_procs,
+        )
+    except Exception as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

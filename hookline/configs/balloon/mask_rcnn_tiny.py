@@ -1,0 +1,30 @@
+"""A small Mask R-CNN on the balloon set, from random weights, on a laptop."""
+
+import hookline.data.transforms as T
+from hookline.config import LazyCall as L
+
+from ..common.data.balloon import dataloader
+from ..common.models.mask_rcnn_tiny import model
+from ..common.optim import AdamW as optimizer
+from ..common.schedules import cosine_multiplier
+from ..common.train import train
+
+dataloader.train.mapper.image_format = model.input_format
+dataloader.train.mapper.augmentations = [
+    L(T.ResizeShortestEdge)(short_edge_length=(224, 256, 288), max_size=384, sample_style="choice"),
+    L(T.RandomFlip)(horizontal=True),
+]
+dataloader.test.mapper.augmentations = [L(T.ResizeShortestEdge)(short_edge_length=256, max_size=384)]
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 2
+dataloader.test.num_workers = 2
+
+optimizer.lr = 1e-3
+optimizer.weight_decay = 0.05
+lr_multiplier = cosine_multiplier(warmup=0.1)
+
+train.output_dir = "./output/balloon/mask_rcnn_tiny"
+train.precision = "bf16"
+train.max_iter = 300
+train.eval_period = 0
+train.checkpointer.period = 100

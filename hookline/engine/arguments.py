@@ -1,0 +1,68 @@
+"""The command line that every training script shares. Nothing here imports torch, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["default_argument_parser"]
+
+_EPILOG = """examples:
+  a laptop               {prog} --config-file balloon/mask_rcnn_tiny.py
+  change any setting     {prog} --config-file RECIPE train.max_iter=500 optimizer.lr=0.01
+  several GPUs           {prog} --config-file RECIPE --num-gpus 8
+  several CPU processes  {prog} --config-file RECIPE --num-procs 2 train.device=cpu
+  continue a run         {prog} --config-file RECIPE --work-dir DIR --resume
+  evaluate               {prog} --config-file RECIPE --eval-only train.init_checkpoint=FILE
+"""
+
+
+def default_argument_parser(prog: str = "train_net.py", epilog: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of a training script; scripts add their own arguments to it.
+
+    Args:
+        prog: the name shown in the usage line.
+        epilog: text below the list of arguments; examples by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train or evaluate what a recipe describes.",
+        epilog=_EPILOG.format(prog=prog) if epilog is None else epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--config-file",
+        metavar="RECIPE",
+        required=True,
+        help="path or packaged name of the recipe, or a saved config.yaml",
+    )
+    add("--work-dir", metavar="DIR", help="where results go; the same as train.output_dir=DIR")
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, do not train")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="continue from FILE, or from the newest checkpoint in the work dir; starts fresh where there is none",
+    )
+    add("--load-from", metavar="FILE", help="start from these weights; the same as train.init_checkpoint=FILE")
+    add("--no-validate", action="store_true", help="no evaluation during and after training")
+    add("--show-dir", metavar="DIR", help="save pictures of the predictions of an evaluation in DIR")
+    add("--out", metavar="FILE", help="save the raw results of an evaluation (.json COCO results, or .pkl)")
+    add("--fast-dev-run", action="store_true", help="two steps, one evaluation, one checkpoint on a slice of the data")
+    processes = parser.add_argument_group("processes")
+    processes.add_argument("--num-gpus", type=int, metavar="N", help="GPUs to use on this machine")
+    processes.add_argument("--num-procs", type=int, metavar="N", help="CPU processes to use on this machine")
+    processes.add_argument("--num-machines", type=int, metavar="N", help="machines of the job")
+    processes.add_argument("--machine-rank", type=int, metavar="K", help="which of them this one is, from 0")
+    processes.add_argument("--dist-url", metavar="URL", help="tcp://HOST:PORT of machine 0; a free port on one machine")
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change: key=value, +new.key=value, ~key (Hydra's grammar for values)",
+    )
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="key=value", help="the same, as in MMDetection")
+    return parser

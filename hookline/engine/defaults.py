@@ -1,0 +1,144 @@
+"""What most training scripts do around the trainer: set up the process, the writers, the data-parallel wrapper."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hookline.config import LazyConfig
+from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, synchronize
+from hookline.engine.environment import collect_env_info
+from hookline.engine.logger import setup_logger
+from hookline.engine.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from hookline.io import PathManager, atomic_open
+
+__all__ = ["create_ddp_model", "default_device", "default_setup", "default_writers"]
+
+
+def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
+    """Prepare the process and ``cfg.train.output_dir`` for a run.
+
+    Sets up the logs, writes what the run consists of (``config.yaml``, ``config.py``, ``overrides.txt``, ``env.txt``),
+    seeds torch for building the model, and, where ``train.cudnn_benchmark`` is set, cuDNN.
+
+    Args:
+        cfg: the whole recipe.
+        args: the command line, which is logged and kept; ``args.eval_only`` switches cuDNN's benchmark off.
+
+    Raises:
+        OSError: if the folder cannot be made or written; names it.
+    """
+    output_dir = Path(cfg.train.output_dir)
+    if is_main_process():
+        _make_folder(output_dir)
+    synchronize()
+    logger = setup_logger(output_dir, get_rank())
+    logger.info(f"Rank {get_rank()} of {get_world_size()} on {os.uname().nodename}, process {os.getpid()}")
+    environment = collect_env_info()
+    logger.info(f"Environment:\n{environment}")
+    if args is not None:
+        logger.info(f"Command line: {shlex.join(sys.argv)}")
+    if is_main_process():
+        _keep_record(cfg, args, output_dir, environment)
+        logger.info(f"The whole configuration is in {output_dir / 'config.yaml'}")
+    torch.manual_seed(int(cfg.train.seed))  # the trainer seeds every step by itself; this is for the first weights
+    if torch.cuda.is_available():
+        benchmark = bool(cfg.train.get("cudnn_benchmark", False))
+        torch.backends.cudnn.benchmark = benchmark and not getattr(args, "eval_only", False)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder and prove that it can be written.
+
+    Raises:
+        OSError: naming the setting and the folder.
+    """
+    try:
+        PathManager.mkdirs(str(folder))
+        with atomic_open(folder / ".writable", "w") as file:
+            file.write("")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"train.output_dir={str(folder)!r} cannot be written: {error}") from error
+
+
+def _keep_record(cfg: Any, args: argparse.Namespace | None, folder: Path, environment: str) -> None:
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    texts = {"env.txt": environment + "\n"}
+    if args is not None:
+        overrides = [*getattr(args, "opts", []), *getattr(args, "cfg_options", [])]
+        texts["overrides.txt"] = "".join(f"{line}\n" for line in overrides)
+        recipe = Path(str(getattr(args, "config_file", "")))
+        if recipe.suffix == ".py" and recipe.is_file():
+            texts["config.py"] = f"# {recipe.name} as it was; config.yaml holds the result\n" + recipe.read_text(
+                "utf-8"
+            )
+    for name, text in texts.items():
+        with atomic_open(folder / name, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def default_device(name: str) -> torch.device:
+    """Resolve ``train.device``: ``auto`` is this rank's GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: if a GPU is asked for and torch cannot use one.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    if name == "cuda":
+        if not has_gpu:
+            raise ValueError("train.device='cuda', but torch can use no GPU here; set train.device=cpu or auto")
+        return torch.device("cuda", get_local_rank())
+    return torch.device(name)
+
+
+def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
+    """Make the console printer, ``metrics.json`` and the TensorBoard events of a run.
+
+    Args:
+        output_dir: where the files go.
+        max_iter: the last iteration, for the estimated time.
+    """
+    PathManager.mkdirs(output_dir)
+    return [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardXWriter(output_dir),
+    ]
+
+
+def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **options: Any) -> nn.Module:
+    """Wrap the model in DistributedDataParallel when there are several processes, else give it back as it is.
+
+    Args:
+        model: a model on its device.
+        fp16_compression: send gradients in half precision.
+        options: further arguments of DistributedDataParallel.
+    """
+    if get_world_size() == 1:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    on_gpu = next(model.parameters()).is_cuda
+    wrapped = DistributedDataParallel(model, device_ids=[get_local_rank()] if on_gpu else None, **_plain(options))
+    if fp16_compression:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+        wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
+    logging.getLogger(__name__).info(f"Data parallel over {get_world_size()} processes, {_plain(options)}")
+    return wrapped
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in options.items()}

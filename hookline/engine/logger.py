@@ -1,0 +1,74 @@
+"""Text logs: the console shows rank 0, every rank writes its own file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+__all__ = ["close_logger", "setup_logger"]
+
+_FORMAT = "[%(asctime)s %(shortname)s]: %(message)s"
+_DATE = "%m/%d %H:%M:%S"
+_COLORS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[31m"}
+
+
+class _Formatter(logging.Formatter):
+    """Shorten ``hookline.engine.hooks.evaluation`` to ``hookline.evaluation`` and mark warnings."""
+
+    def __init__(self, color: bool, rank: int) -> None:
+        super().__init__(_FORMAT, _DATE)
+        self.color = color
+        self.rank = rank
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = record.name.split(".")
+        short = parts[0] if len(parts) == 1 else f"{parts[0]}.{parts[-1]}"
+        if self.rank:
+            short += f" rank{self.rank}"
+        record.__dict__["shortname"] = short
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        label = logging.getLevelName(record.levelno)
+        if self.color:
+            label = f"{_COLORS[record.levelno]}{label}\033[0m"
+        return text.replace("]: ", f"]: {label} ", 1)
+
+
+def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str = "hookline") -> logging.Logger:
+    """Set up the logger ``name``: console on rank 0, ``log.txt`` (``log.txt.rank1`` ...) on every rank.
+
+    Calling it again replaces its own handlers, so a second run in the same process does not write into the first
+    run's file.
+
+    Args:
+        output_dir: folder of the log files; none are written without it. An existing log is appended to.
+        rank: this process's rank.
+        name: the logger to set up.
+
+    Returns:
+        The logger.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    close_logger(name)
+    if rank == 0:
+        console = logging.StreamHandler(sys.stdout)
+        console.setFormatter(_Formatter(sys.stdout.isatty(), rank))
+        logger.addHandler(console)
+    if output_dir is not None:
+        file = Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+        handler = logging.FileHandler(file, encoding="utf-8")
+        handler.setFormatter(_Formatter(False, rank))
+        logger.addHandler(handler)
+    return logger
+
+
+def close_logger(name: str = "hookline") -> None:
+    """Flush and close the handlers of the logger ``name``; whoever set it up calls this at the end."""
+    logger = logging.getLogger(name)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
