@@ -58,6 +58,8 @@ class ResNet(Backbone):
         self._out_feature_strides = {"stem": stem.stride}
         self._add_stages(stages)
         if "linear" in self._out_features and num_classes is not None:
+            self._out_feature_channels["linear"] = num_classes
+            self._out_feature_strides["linear"] = self._out_feature_strides[names[-1]]
             self.linear = nn.Linear(stages[-1][-1].out_channels, num_classes)
             # "The 1000-way fully-connected layer is initialized by drawing from a zero-mean Gaussian with std of 0.01."
             nn.init.normal_(self.linear.weight, std=0.01)

@@ -10,6 +10,7 @@ from hookline.modeling.layers.norm import (
     FrozenBatchNorm2d,
     LayerNorm,
     NaiveSyncBatchNorm,
+    SyncBatchNorm,
     get_norm,
 )
 from hookline.modeling.layers.ops import batched_nms, cat, cross_entropy, nonzero_tuple
@@ -29,6 +30,7 @@ __all__ = [
     "NaiveSyncBatchNorm",
     "ROIAlign",
     "ShapeSpec",
+    "SyncBatchNorm",
     "batched_nms",
     "cat",
     "cross_entropy",

@@ -121,35 +121,49 @@ class FrozenBatchNorm2d(nn.Module):
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm with the statistics of all ranks, made of plain differentiable collectives.
 
-    Unlike `torch.nn.SyncBatchNorm` it runs on every device and backend, so also on CPU with gloo. Ranks may hold
-    batches of different sizes, or empty ones: each counts by its number of elements.
+    It runs on every device and backend. Ranks may hold batches of different sizes, or empty ones: each counts by its
+    number of elements.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W) with the statistics over all ranks' batches."""
-        distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if not (self.training and distributed):
-            return super().forward(input)
-        x = input.float()
-        count = x.new_full((1,), x.numel() // max(x.shape[1], 1))
-        sums = torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count])
-        totals = all_reduce(sums)
-        count = totals[-1].detach().clamp(min=1)
-        mean, square = (totals[:-1] / count).chunk(2)
-        var = (square - mean * mean).clamp(min=0)
-        self._update_statistics(mean.detach(), (var * count / (count - 1).clamp(min=1)).detach())
-        scale = (var + self.eps).rsqrt()
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(input.dtype)
+        if self.training and _has_peers():
+            return _synchronised_batch_norm(self, input)
+        return super().forward(input)
 
-    def _update_statistics(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked += 1
-        momentum: Any = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean += momentum * (mean - self.running_mean)
-        self.running_var += momentum * (unbiased_var - self.running_var)
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm` that runs on the CPU too, as `NaiveSyncBatchNorm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) with the statistics over all ranks' batches."""
+        if self.training and input.device.type == "cpu" and _has_peers():
+            return _synchronised_batch_norm(self, input)
+        return super().forward(input)
+
+
+def _has_peers() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _synchronised_batch_norm(norm: nn.BatchNorm2d | nn.SyncBatchNorm, input: Tensor) -> Tensor:
+    """Normalise with the mean and variance over all ranks, and follow them in the running statistics."""
+    x = input.float()
+    count = x.new_full((1,), x.numel() // max(x.shape[1], 1))
+    totals = all_reduce(torch.cat([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), count]))
+    count = totals[-1].detach().clamp(min=1)
+    mean, square = (totals[:-1] / count).chunk(2)
+    var = (square - mean * mean).clamp(min=0)
+    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked += 1
+        step: Any = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+        unbiased = var.detach() * count / (count - 1).clamp(min=1)
+        norm.running_mean += step * (mean.detach() - norm.running_mean)
+        norm.running_var += step * (unbiased - norm.running_var)
+    scale = (var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(input.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -176,7 +190,7 @@ class LayerNorm(nn.Module):
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
-    "SyncBN": nn.SyncBatchNorm,
+    "SyncBN": SyncBatchNorm,
     "nnSyncBN": nn.SyncBatchNorm,
     "naiveSyncBN": NaiveSyncBatchNorm,
     "FrozenBN": FrozenBatchNorm2d,

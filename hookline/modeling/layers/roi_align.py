@@ -35,9 +35,11 @@ class ROIAlign(nn.Module):
         Returns:
             (R, C, *output_size) in the type of `input`.
         """
-        return roi_align(
-            input, rois.to(input.dtype), self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
+        # In float32 under mixed precision too: bfloat16 cannot tell neighbouring pixels apart beyond 256.
+        pooled = roi_align(
+            input.float(), rois.float(), self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
+        return pooled.to(input.dtype)
 
     def extra_repr(self) -> str:
         """Return what `print(model)` shows of this layer."""
