@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from fvcore.transforms.transform import BlendTransform as _BlendTransform
 from fvcore.transforms.transform import NoOpTransform, Transform
 from PIL import Image
 
+from hookline.data.transforms.arrays import image_to_tensor
 from hookline.data.transforms.augmentation import Augmentation
 
 __all__ = [
@@ -31,7 +33,9 @@ _COLOUR_SPREADS = np.array([0.2175, 0.0188, 0.0045])
 
 
 class BlendTransform(_BlendTransform):
-    """fvcore's ``src_weight * src_image + dst_weight * image``; a plain number as source goes by a table of 256 values.
+    """fvcore's ``src_weight * src_image + dst_weight * image``; uint8 goes by tables or float32, which is much faster.
+
+    A value may come out one level apart from fvcore's where the sum hits a whole number, as both cut to whole numbers.
 
     Args:
         src_image: what to blend with: an image that fits the image's shape, or one number.
@@ -49,10 +53,26 @@ class BlendTransform(_BlendTransform):
         Returns:
             The image, of the same dtype; uint8 is clipped to [0, 255] and cut to whole numbers.
         """
-        if img.dtype == np.uint8 and np.ndim(self.src_image) == 0:
-            table = super().apply_image(np.arange(256, dtype=np.uint8))
-            return table[img]
-        return super().apply_image(img)
+        if img.dtype != np.uint8:
+            return super().apply_image(img)
+        source = np.asarray(self.src_image)
+        if source.ndim == 0:
+            return np.take(self._table(source), img)
+        if source.ndim == 1 and img.ndim == 3 and len(source) == img.shape[2]:
+            channels = [np.take(self._table(value), img[:, :, c]) for c, value in enumerate(source)]
+            return np.stack(channels, axis=2)
+        return self._blend(img, source)
+
+    def _table(self, value: np.ndarray) -> np.ndarray:
+        """Return what becomes of each of the 256 values where the source is ``value``."""
+        blended = self.src_weight * value + self.dst_weight * np.arange(256, dtype=np.float32)
+        return np.clip(blended, 0, 255).astype(np.uint8)
+
+    def _blend(self, img: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Blend with an image, by torch, whose arithmetic runs in a tenth of numpy's time."""
+        part = torch.from_numpy(source.astype(np.float32)).mul_(self.src_weight)
+        blended = image_to_tensor(img).float().mul_(self.dst_weight).add_(part)
+        return blended.clamp_(0, 255).to(torch.uint8).numpy()
 
 
 class ColorTransform(Transform):
@@ -156,7 +176,7 @@ class RandomSaturation(Augmentation):
         """
         _check_rgb(image, self)
         intensity = np.random.uniform(self.intensity_min, self.intensity_max)
-        grey = image.dot(_LUMA)[:, :, np.newaxis]
+        grey = (image_to_tensor(image).float() @ torch.tensor(_LUMA)).numpy()[:, :, np.newaxis]
         return BlendTransform(grey, 1 - intensity, intensity)
 
 

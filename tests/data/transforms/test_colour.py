@@ -14,7 +14,10 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 1.7])
 def test_blend_equals_fvcores(source, weight):
     ours, reference = T.BlendTransform(source, 1 - weight, weight), ReferenceBlend(source, 1 - weight, weight)
-    assert np.array_equal(ours.apply_image(IMAGE), reference.apply_image(IMAGE))
+    for image in (IMAGE, IMAGE[:, ::-1, ::-1]):
+        difference = np.abs(ours.apply_image(image).astype(int) - reference.apply_image(image))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
     assert np.array_equal(ours.apply_image(IMAGE / 255.0), reference.apply_image(IMAGE / 255.0))
 
 
