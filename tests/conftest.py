@@ -32,11 +32,15 @@ def leave_no_trace():
         if not (children or extra) or time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    after = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    before = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
-    for key in os.environ.keys() - environment.keys():
-        if not key.startswith("PYTEST_"):
+    # pytest's own, and what torch sets once when the first optimizer is made
+    others = ("PYTEST_", "TORCHINDUCTOR_CACHE_DIR")
+    after = {k: v for k, v in os.environ.items() if not k.startswith(others)}
+    before = {k: v for k, v in environment.items() if not k.startswith(others)}
+    for key in after.keys() | before.keys():
+        if key not in before:
             del os.environ[key]
+        elif after.get(key) != before[key]:
+            os.environ[key] = before[key]
     assert after == before, f"environment changed: {set(after.items()) ^ set(before.items())}"
     assert not children, f"child processes left behind: {children}"
     assert not extra, f"threads left behind: {extra}"
