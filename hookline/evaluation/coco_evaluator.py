@@ -85,6 +85,8 @@ class COCOEvaluator(DatasetEvaluator):
             if "instances" not in prediction:
                 raise ValueError(f"image {image_id!r}: the prediction has no 'instances', only {sorted(prediction)}")
             one = ImagePredictions.from_instances(prediction["instances"], image_id, self.settings.tasks)
+            if self._ground_truth is not None:  # other ranks learn it when all predictions are gathered
+                one.check_classes(len(self._ground_truth.category_ids))
             self._processed.append(one)
 
     def evaluate(self, img_ids: Collection[ImageId] | None = None) -> OrderedDict[str, Any]:
@@ -105,6 +107,8 @@ class COCOEvaluator(DatasetEvaluator):
             return OrderedDict()
         if self._ground_truth is None:
             self._ground_truth = load_ground_truth(self.dataset, self.metadata)
+        for one in predictions:
+            one.check_classes(len(self._ground_truth.category_ids))
         self._detections = Detections.join(predictions, self._ground_truth.category_ids)
         if self.output_dir is not None:
             path = os.path.join(self.output_dir, "coco_instances_results.json")

@@ -143,9 +143,12 @@ def _hotcoco(task: str, ground_truth: GroundTruth, detections: Detections) -> An
     coco = _indexed("hotcoco", hotcoco.COCO, task, ground_truth)
     if task == "bbox":
         assert detections.boxes is not None
-        image_ids = np.array(detections.images, dtype=np.float64)[detections.image_index]
-        columns = (image_ids, detections.boxes, detections.scores, detections.category_ids)
-        found = coco.loadRes(np.column_stack(columns))
+        rows = np.empty((len(detections), 7))
+        rows[:, 0] = np.array(detections.images)[detections.image_index]
+        rows[:, 1:5] = detections.boxes
+        rows[:, 5] = detections.scores
+        rows[:, 6] = detections.category_ids
+        found = coco.loadRes(rows)
     else:
         found = coco.loadRes(_rows(task, detections))
     return hotcoco.COCOeval(coco, found, task)

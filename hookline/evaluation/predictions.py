@@ -73,6 +73,22 @@ class ImagePredictions:
             keypoints=_keypoints(instances, tasks),
         )
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse class numbers that the data set does not have.
+
+        Args:
+            num_classes: of the data set.
+
+        Raises:
+            ValueError: naming the image and the class.
+        """
+        wrong = self.classes[(self.classes < 0) | (self.classes >= num_classes)]
+        if len(wrong):
+            raise ValueError(
+                f"image {self.image_id!r}: predicted class {wrong[0]}, but the data set has {num_classes} classes "
+                f"(0 to {num_classes - 1}); was the model built for another data set?"
+            )
+
 
 def _numbers(tensor: Tensor) -> np.ndarray:
     """A float32 array of its own memory, as it is changed and outlives the model's buffers."""
@@ -104,10 +120,10 @@ class Detections:
         images: the ids of images, as in the data set.
         image_index: int64 (D,), places in ``images``.
         category_ids: int64 (D,), ids of categories as in the data set (not class numbers).
-        scores: float64 (D,).
-        boxes: float64 (D, 4) as (x, y, width, height) in pixels, or None.
+        scores: (D,), float32 as a model gives them, float64 as a file does.
+        boxes: (D, 4) as (x, y, width, height) in pixels, or None.
         rles: D run-length codes, or None.
-        keypoints: float64 (D, K, 3) as COCO's (x, y, score), or None.
+        keypoints: (D, K, 3) as COCO's (x, y, score), or None.
     """
 
     images: list[ImageId]
@@ -135,25 +151,23 @@ class Detections:
             category_ids: the data set's category id of each class number.
 
         Raises:
-            ValueError: a class number has no category, or only some images have masks or keypoints.
+            IndexError: a class number has no category; ``ImagePredictions.check_classes`` says it better.
+            ValueError: only some images have masks or keypoints.
         """
-        for one in predictions:
-            wrong = one.classes[(one.classes < 0) | (one.classes >= len(category_ids))]
-            if len(wrong):
-                raise ValueError(
-                    f"image {one.image_id!r}: predicted class {wrong[0]}, but the data set has {len(category_ids)} "
-                    f"classes (0 to {len(category_ids) - 1}); was the model built for another data set?"
-                )
+        classes = np.concatenate([one.classes for one in predictions])
+        if len(classes) and (classes.min() < 0 or classes.max() >= len(category_ids)):
+            raise IndexError(f"classes {classes.min()} to {classes.max()} for {len(category_ids)} categories")
+        with_masks, with_keypoints = (_all_have(predictions, name) for name in ("rles", "keypoints"))
         return cls(
             images=[one.image_id for one in predictions],
             image_index=np.repeat(np.arange(len(predictions)), [len(one.scores) for one in predictions]),
-            category_ids=np.asarray(category_ids, dtype=np.int64)[np.concatenate([one.classes for one in predictions])],
-            scores=np.concatenate([one.scores for one in predictions]).astype(np.float64),
-            boxes=np.concatenate([one.boxes for one in predictions]).astype(np.float64),
-            rles=None if _none_have(predictions, "rles") else [rle for one in predictions for rle in one.rles or ()],
-            keypoints=None
-            if _none_have(predictions, "keypoints")
-            else np.concatenate([one.keypoints for one in predictions if one.keypoints is not None]).astype(np.float64),
+            category_ids=np.asarray(category_ids, dtype=np.int64)[classes],
+            scores=np.concatenate([one.scores for one in predictions]),
+            boxes=np.concatenate([one.boxes for one in predictions]),
+            rles=[rle for one in predictions for rle in one.rles or ()] if with_masks else None,
+            keypoints=np.concatenate([one.keypoints for one in predictions if one.keypoints is not None])
+            if with_keypoints
+            else None,
         )
 
     def results(
@@ -182,12 +196,12 @@ class Detections:
         return (dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
-def _none_have(predictions: Sequence[ImagePredictions], name: str) -> bool:
+def _all_have(predictions: Sequence[ImagePredictions], name: str) -> bool:
     without = [one.image_id for one in predictions if getattr(one, name) is None]
     if without and len(without) < len(predictions):
         field = {"rles": "pred_masks", "keypoints": "pred_keypoints"}[name]
         raise ValueError(f"image {without[0]!r}: the prediction has no field {field!r}, unlike those of other images")
-    return bool(without)
+    return not without
 
 
 def _plain(rle: Rle) -> Rle:
