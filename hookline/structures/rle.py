@@ -6,6 +6,9 @@ bytes.
 Layout: the code runs down the columns of a mask. A tensor (N, H, W) whose memory is ordered (N, W, H), which is
 ``torch.zeros(N, W, H).transpose(1, 2)``, is encoded in place in a tenth of the time that the usual order takes, and
 that is the order in which decoded masks come. ``is_column_major`` tells it.
+
+None of the functions used here starts or needs threads, so data workers that are forked after an evaluation may call
+them; hotcoco's own ``iou`` and ``COCOeval`` do, and would wait for ever in such a worker.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 import json
 import math
+import multiprocessing
+import os
 import subprocess
 import sys
 import textwrap
@@ -9,7 +11,15 @@ import pytest
 import torch
 
 from hookline.evaluation import COCOEvaluator, coco_metrics, evaluate_predictions
-from hookline.structures import Instances, encode_masks
+from hookline.structures import (
+    Instances,
+    decode_rles,
+    encode_masks,
+    encode_polygons,
+    merge_rles,
+    rle_areas,
+    rle_boxes,
+)
 
 BOX_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
 KEYPOINT_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4}
@@ -297,3 +307,27 @@ def test_several_ranks_give_the_numbers_of_one(tiny_json, tmp_path):
     assert first[1] == 2
     assert first[0]["bbox"]["AP"] == pytest.approx(95)  # overlaps of 0.952 and 0.941
     assert len(json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())) == 2
+
+
+def test_workers_forked_after_an_evaluation_can_handle_masks(tiny_json, predict):
+    """The evaluation keeps threads, which a fork loses; what data workers call must not wait for them."""
+    evaluate(COCOEvaluator(tiny_json), [predict(7, [[2, 2, 12, 12]], [0])])
+    worker = multiprocessing.get_context("fork").Process(target=_handle_masks)
+    worker.start()
+    worker.join(60)
+    stuck = worker.is_alive()
+    worker.kill()
+    worker.join()
+    assert not stuck
+    assert worker.exitcode == 0
+
+
+def _handle_masks():
+    masks = torch.rand(100, 64, 64) > 0.5
+    codes = encode_masks(masks)
+    decode_rles(codes)
+    merge_rles(codes)
+    rle_areas(codes)
+    rle_boxes(codes)
+    encode_polygons([[np.array([1.0, 1, 50, 1, 50, 50])] * 3] * 2000, 64, 64)
+    os._exit(0)  # as a data worker's end: without the parent's clean-up
