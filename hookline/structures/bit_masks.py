@@ -5,7 +5,7 @@ Axes: N instances, H W pixels of the image, S the side of a mask head's target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from hookline.structures.boxes import Boxes
 from hookline.structures.polygon_masks import PolygonMasks
 from hookline.structures.rasterize import rasterize_polygons
+from hookline.structures.tensor_field import TensorField
 
 if TYPE_CHECKING:
     from hookline.structures.roi_masks import ROIMasks
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _PIXELS_AT_ONCE = 2**26
 
 
-class BitMasks:
+class BitMasks(TensorField):
     """N bitmaps of one size.
 
     Args:
@@ -60,15 +61,6 @@ class BitMasks:
     def from_roi_masks(roi_masks: ROIMasks, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> BitMasks:
         """Paste masks that are known inside boxes only; see ``ROIMasks.to_bitmasks``."""
         return roi_masks.to_bitmasks(boxes, height, width, threshold)
-
-    def to(self, *args: Any, **kwargs: Any) -> BitMasks:
-        """Return the masks moved by ``tensor.to(*args, **kwargs)``."""
-        return BitMasks(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the masks."""
-        return self.tensor.device
 
     def nonempty(self) -> Tensor:
         """Return a bool tensor (N,): True for masks with at least one pixel."""
@@ -127,17 +119,6 @@ class BitMasks:
         if len(sizes) != 1:
             raise ValueError(f"BitMasks.cat takes masks of one image size, got {sorted(sizes) or 'none'}")
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list], dim=0))
-
-    def __getitem__(self, item: int | slice | list[int] | Tensor) -> BitMasks:
-        selected = self.tensor[item]
-        return BitMasks(selected[None] if isinstance(item, int) else selected)
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one bool tensor (H, W) per instance."""
-        return iter(self.tensor)
 
     def __repr__(self) -> str:
         return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"

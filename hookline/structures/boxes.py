@@ -5,14 +5,16 @@ Axes: N boxes, 4 coordinates (x0, y0, x1, y1) in absolute pixels, where pixel (i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hookline.structures.tensor_field import TensorField
 
-class Boxes:
+
+class Boxes(TensorField):
     """N boxes as a float32 tensor (N, 4) in ``BoxMode.XYXY_ABS``.
 
     Args:
@@ -37,10 +39,6 @@ class Boxes:
     def clone(self) -> Boxes:
         """Return a copy with its own memory."""
         return Boxes(self.tensor.clone())
-
-    def to(self, device: torch.device | str) -> Boxes:
-        """Return the boxes on ``device``."""
-        return Boxes(self.tensor.to(device=device))
 
     def area(self) -> Tensor:
         """Return the areas, (N,) in square pixels; a box turned inside out gives a product of signed sides."""
@@ -107,21 +105,6 @@ class Boxes:
         if not boxes_list:
             return cls(torch.empty(0, 4))
         return cls(torch.cat([boxes.tensor for boxes in boxes_list], dim=0))
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the boxes."""
-        return self.tensor.device
-
-    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
-        return Boxes(self.tensor[item].view(1, 4) if isinstance(item, int) else self.tensor[item])
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one tensor (4,) per box."""
-        return iter(self.tensor)
 
     def __repr__(self) -> str:
         return f"Boxes({self.tensor})"

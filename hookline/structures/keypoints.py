@@ -9,15 +9,17 @@ to be shifted by 0.5 when it is read (``hookline.data`` does), and back when res
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hookline.structures.tensor_field import TensorField
 
-class Keypoints:
+
+class Keypoints(TensorField):
     """The keypoints of N instances.
 
     Args:
@@ -35,15 +37,6 @@ class Keypoints:
         if points.ndim != 3 or points.shape[2] != 3:
             raise ValueError(f"keypoints must have shape (N, K, 3), got {tuple(points.shape)}")
         self.tensor = points
-
-    def to(self, *args: Any, **kwargs: Any) -> Keypoints:
-        """Return the keypoints moved by ``tensor.to(*args, **kwargs)``."""
-        return Keypoints(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the keypoints."""
-        return self.tensor.device
 
     def to_heatmap(self, boxes: Tensor, heatmap_size: int) -> tuple[Tensor, Tensor]:
         """Find the cell of a box's heat map that each keypoint falls into: the target of a keypoint head.
@@ -74,17 +67,6 @@ class Keypoints:
     def cat(keypoints_list: Sequence[Keypoints]) -> Keypoints:
         """Join the keypoints of several sets in order; all must have the same K."""
         return Keypoints(torch.cat([keypoints.tensor for keypoints in keypoints_list], dim=0))
-
-    def __getitem__(self, item: int | slice | list[int] | Tensor) -> Keypoints:
-        selected = self.tensor[item]
-        return Keypoints(selected[None] if isinstance(item, int) else selected)
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one tensor (K, 3) per instance."""
-        return iter(self.tensor)
 
     def __repr__(self) -> str:
         return f"Keypoints(num_instances={len(self)})"

@@ -5,17 +5,14 @@ Axes: N instances, S the side of the masks, H W pixels of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from hookline.structures.bit_masks import BitMasks
 from hookline.structures.paste import paste_masks_in_image
+from hookline.structures.tensor_field import TensorField
 
 
-class ROIMasks:
+class ROIMasks(TensorField):
     """N square masks, each meant to fill a box that is kept elsewhere.
 
     Args:
@@ -43,26 +40,6 @@ class ROIMasks:
             threshold: from which probability on a pixel belongs to the mask.
         """
         return BitMasks(paste_masks_in_image(self.tensor, boxes, (height, width), threshold))
-
-    def to(self, *args: Any, **kwargs: Any) -> ROIMasks:
-        """Return the masks moved by ``tensor.to(*args, **kwargs)``."""
-        return ROIMasks(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the masks."""
-        return self.tensor.device
-
-    def __getitem__(self, item: int | slice | list[int] | Tensor) -> ROIMasks:
-        selected = self.tensor[item]
-        return ROIMasks(selected[None] if isinstance(item, int) else selected)
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one tensor (S, S) per instance."""
-        return iter(self.tensor)
 
     def __repr__(self) -> str:
         return f"ROIMasks(num_instances={len(self)}, mask_size={self.tensor.shape[1]})"
