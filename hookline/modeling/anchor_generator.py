@@ -123,6 +123,7 @@ class DefaultAnchorGenerator(nn.Module):
 
     def _place(self, cell: Tensor, size: Sequence[int], stride: int) -> Tensor:
         """Return (H * W * A, 4) copies of the (A, 4) anchors of one cell."""
+        cell = cell.float()
         ys, xs = (
             torch.arange(length, device=cell.device, dtype=cell.dtype).add_(self.offset).mul_(stride) for length in size
         )

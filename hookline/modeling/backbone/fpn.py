@@ -106,6 +106,9 @@ class FPN(Backbone):
         count = len(strides) + (top_block.num_levels if top_block is not None else 0)  # type: ignore[operator]
         levels = range(self._stages[0], self._stages[0] + count)
         self._out_features = [f"p{level}" for level in levels]
+        if top_block is not None:
+            sources = [*shapes, *self._out_features[: len(strides)]]
+            check_choice("top_block.in_feature", top_block.in_feature, sources)
         self._out_feature_strides = {f"p{level}": 2**level for level in levels}
         self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
 

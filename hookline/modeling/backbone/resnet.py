@@ -104,7 +104,12 @@ class ResNet(Backbone):
 
         Returns:
             The network itself.
+
+        Raises:
+            ValueError: If there are not so many parts.
         """
+        if not 0 <= freeze_at <= len(self.stage_names) + 1:
+            raise ValueError(f"freeze_at={freeze_at}, but there are the stem and {len(self.stage_names)} stages.")
         if freeze_at >= 1:
             self.stem.freeze()
         for name in self.stage_names[: max(freeze_at - 1, 0)]:

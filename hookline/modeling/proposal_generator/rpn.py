@@ -68,6 +68,7 @@ class RPN(nn.Module):
         check_positive(batch_size_per_image=batch_size_per_image)
         check_fraction(positive_fraction=positive_fraction, nms_thresh=nms_thresh)
         check_box_loss_type(box_reg_loss_type)
+        _check_levels(in_features, head, anchor_generator)
         self.in_features = list(in_features)
         self.rpn_head = head
         self.anchor_generator = anchor_generator
@@ -75,8 +76,8 @@ class RPN(nn.Module):
         self.box2box_transform = box2box_transform
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.pre_nms_topk = dict(zip((True, False), pre_nms_topk, strict=True))
-        self.post_nms_topk = dict(zip((True, False), post_nms_topk, strict=True))
+        self.pre_nms_topk = _by_mode("pre_nms_topk", pre_nms_topk)
+        self.post_nms_topk = _by_mode("post_nms_topk", post_nms_topk)
         self.nms_thresh = nms_thresh
         self.min_box_size = float(min_box_size)
         self.anchor_boundary_thresh = anchor_boundary_thresh
@@ -228,6 +229,33 @@ class RPN(nn.Module):
         return select_proposals(
             boxes, scores, image_sizes, self.nms_thresh, self.post_nms_topk[self.training], self.min_box_size
         )
+
+
+def _by_mode(name: str, values: Sequence[int]) -> dict[bool, int]:
+    """Read a pair of numbers, for training (True) and evaluation.
+
+    Raises:
+        ValueError: If there are not two.
+    """
+    if len(values) != 2:
+        raise ValueError(f"{name}={list(values)} must be two numbers: in training, in evaluation.")
+    return {True: int(values[0]), False: int(values[1])}
+
+
+def _check_levels(in_features: Sequence[str], head: nn.Module, generator: nn.Module) -> None:
+    """Refuse parts that do not fit together; those of other classes may not tell their number of anchors.
+
+    Raises:
+        ValueError: If the numbers of levels, or of anchors per cell, differ.
+    """
+    anchors = getattr(generator, "num_anchors", None)
+    if anchors is None:
+        return
+    if len(anchors) != len(in_features):
+        raise ValueError(f"in_features has {len(in_features)} levels, anchor_generator {len(anchors)}.")
+    wanted = getattr(head, "num_anchors", None)
+    if wanted is not None and set(anchors) != {wanted}:
+        raise ValueError(f"head.num_anchors={wanted}, but anchor_generator places {anchors} on a cell, by level.")
 
 
 def _objectness_loss(logits: Tensor, sample: FixedSample) -> Tensor:

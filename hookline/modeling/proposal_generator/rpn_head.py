@@ -30,6 +30,7 @@ class StandardRPNHead(nn.Module):
         check_positive(in_channels=in_channels, num_anchors=num_anchors, box_dim=box_dim)
         if not conv_dims or any(width != -1 and width <= 0 for width in conv_dims):
             raise ValueError(f"conv_dims={list(conv_dims)} must hold numbers of channels, or -1 for the input's.")
+        self.num_anchors = num_anchors
         channels, convs = in_channels, []
         for width in conv_dims:
             wider = channels if width == -1 else width

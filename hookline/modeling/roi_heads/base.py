@@ -110,9 +110,9 @@ class ROIHeads(nn.Module):
         """
         foreground, _ = select_foreground_proposals(proposals, self.num_classes)
         for one, target in zip(foreground, targets, strict=True):
-            for name, value in target.get_fields().items():
+            for name, value in target[one.gt_index].get_fields().items():
                 if name.startswith("gt_") and not one.has(name):
-                    one.set(name, value[one.gt_index])
+                    one.set(name, value)
         return foreground
 
     def forward(

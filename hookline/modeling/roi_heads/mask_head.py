@@ -132,6 +132,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead):
             raise ValueError("conv_dims is empty: its last entry is the width of the transposed convolution.")
         channels = input_shape.channels or 0
         check_positive(num_classes=num_classes, **{"input_shape.channels": channels})
+        self.num_classes = num_classes
         self._conv_names = [f"mask_fcn{index}" for index in range(1, len(conv_dims))]
         for name, width in zip(self._conv_names, conv_dims, strict=False):
             norm = get_norm(conv_norm, width)

@@ -37,7 +37,7 @@ class StandardROIHeads(ROIHeads):
         kwargs: Arguments of `ROIHeads`.
 
     Raises:
-        ValueError: If a head is given without its feature maps, or the other way round.
+        ValueError: If a head is given without its feature maps, or the other way round, or numbers of classes differ.
 
     Source: He et al., "Mask R-CNN", 2017, section 3.
     """
@@ -67,6 +67,9 @@ class StandardROIHeads(ROIHeads):
         self.box_head = box_head
         self.box_predictor = box_predictor
         self.mask_on = check_together(mask_in_features=mask_in_features, mask_head=mask_head)
+        mask_classes = getattr(mask_head, "num_classes", 1)
+        if mask_classes not in (1, self.num_classes):
+            raise ValueError(f"num_classes={self.num_classes}, but mask_head.num_classes={mask_classes}.")
         if self.mask_on:
             self.mask_in_features = list(mask_in_features or ())
             self.mask_pooler = mask_pooler
@@ -158,7 +161,7 @@ class StandardROIHeads(ROIHeads):
             return {} if self.training else instances
         assert self.keypoint_head is not None
         if self.training:
-            instances = [one[_has_visible_keypoint(one)] for one in instances]
+            instances = [one[_has_visible_keypoint(one)] if len(one) else one for one in instances]
         pooled = self._pool(features, self.keypoint_in_features, self.keypoint_pooler, instances)
         return self.keypoint_head(pooled, instances)
 

@@ -31,8 +31,9 @@ class _Pyramid(Backbone):
 @pytest.mark.parametrize("norm", ["", "BN"])
 def test_levels_equal_a_computation_by_hand(fuse_type, norm):
     bottom_up = _Pyramid()
-    fpn = FPN(bottom_up, ["res2", "res3", "res4"], 5, norm, LastLevelMaxPool(), fuse_type)
-    fpn.top_block.in_feature = "p4"
+    top_block = LastLevelMaxPool()
+    top_block.in_feature = "p4"
+    fpn = FPN(bottom_up, ["res2", "res3", "res4"], 5, norm, top_block, fuse_type)
     x = torch.randn(2, 3, 64, 32)
     got, inputs = fpn(x), bottom_up(x)
     inner = None
@@ -76,6 +77,7 @@ def test_sizes_that_are_not_divisible_work_too():
     ({"in_features": []}, "strides"),
     ({"fuse_type": "mean"}, "fuse_type='mean'.*'avg'"),
     ({"out_channels": 0}, "out_channels=0"),
+    ({"top_block": LastLevelMaxPool()}, "top_block.in_feature='p5'.*'p3'"),
 ])  # fmt: skip
 def test_wrong_arguments_are_refused_by_name(arguments, words):
     arguments = {"in_features": ["res2", "res3"], "out_channels": 4, **arguments}

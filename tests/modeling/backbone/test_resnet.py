@@ -91,6 +91,7 @@ def test_a_stage_takes_arguments_block_by_block():
     (lambda: ResNet.make_default_stages(51), "depth=51.*valid: 18, 34, 50"),
     (lambda: _resnet(out_features=["res6"]), "out_features='res6'.*'res2'"),
     (lambda: ResNet(BasicStem(), []), "stages: 0 given"),
+    (lambda: _resnet(freeze_at=7), "freeze_at=7, but there are the stem and 4 stages"),
     (lambda: ResNet.make_stage(BasicBlock, 2, in_channels=4, out_channels=4, stride_per_block=[1]),
      "stride_per_block has 1 values for num_blocks=2"),
     (lambda: ResNet.make_stage(torch.nn.Conv2d, 2, in_channels=4, out_channels=4), "block_class"),

@@ -49,6 +49,13 @@ def test_every_parameter_gets_a_gradient_when_nothing_is_proposed(build_rcnn, ma
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
+def test_images_without_objects_need_no_masks_or_keypoints(build_rcnn, make_sample):
+    sample = make_sample(64, 96, [])
+    assert sample["instances"].has("gt_masks")
+    sample["instances"].remove("gt_masks")
+    assert sorted(build_rcnn(keypoints=2)([sample])) == LOSSES
+
+
 def test_predictions_are_in_the_original_images_pixels(build_rcnn, make_sample):
     model = build_rcnn(keypoints=2).eval()
     batch = _mixed_batch(make_sample)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hookline.modeling.anchor_generator import DefaultAnchorGenerator
 from hookline.modeling.box_regression import Box2BoxTransform
@@ -179,6 +180,40 @@ def test_where_nothing_is_left_there_are_no_proposals():
     assert [len(own) for own in rpn(*_inputs())[0]] == [0, 0]
 
 
+def test_losses_never_wait_for_the_device():
+    rpn, (_, features) = _rpn(batch_size_per_image=16), _inputs()
+    maps, targets = list(features.values()), _targets(*BOXES)
+    scores, offsets = rpn.rpn_head(maps)
+    logits = [score.permute(0, 2, 3, 1).flatten(1) for score in scores]
+    deltas = [offset.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3) for offset in offsets]
+    anchors = rpn.anchor_generator(maps)
+    with _CountWaits() as waits:
+        sum(rpn.losses(anchors, logits, deltas, targets).values()).backward()
+    assert waits.seen == []
+
+
+class _CountWaits(TorchDispatchMode):
+    """Record the operations whose result has a size, or is a number, that only the device knows."""
+
+    def __enter__(self):
+        self.seen = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if by_mask or name in (
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "_unique2",
+            "unique_dim",
+            "repeat_interleave",
+        ):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
 def test_training_without_ground_truths_is_refused():
     with pytest.raises(ValueError, match="gt_instances in training"):
         _rpn()(*_inputs())
@@ -190,6 +225,9 @@ def test_training_without_ground_truths_is_refused():
     ({"positive_fraction": 1.5}, "positive_fraction=1.5"),
     ({"batch_size_per_image": 0}, "batch_size_per_image=0"),
     ({"nms_thresh": -0.1}, "nms_thresh=-0.1"),
+    ({"pre_nms_topk": (100,)}, r"pre_nms_topk=\[100\]"),
+    ({"in_features": ["p2"]}, "in_features has 1 levels, anchor_generator 2"),
+    ({"head": StandardRPNHead(in_channels=4, num_anchors=3)}, r"num_anchors=3, but anchor_generator places \[2, 2\]"),
 ])  # fmt: skip
 def test_wrong_arguments_are_refused_by_name(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -111,5 +111,8 @@ def test_heads_that_lack_their_features_and_other_contradictions_are_refused(bui
             box_predictor=heads.box_predictor, num_classes=5, batch_size_per_image=1, positive_fraction=0.5,
             proposal_matcher=heads.proposal_matcher,
         )  # fmt: skip
+    heads.mask_head.num_classes = 4
+    with pytest.raises(ValueError, match=r"num_classes=3, but mask_head.num_classes=4"):
+        build_rcnn(mask=False, mask_in_features=["p2"], mask_head=heads.mask_head)
     with pytest.raises(ValueError, match="targets in training"):
         heads(None, {}, [])
