@@ -43,9 +43,13 @@ def check_records(
         raise DatasetCheckError(f"the model has {num_classes} classes, the data set {len(classes)}: {_listed(classes)}")
     known = num_classes if num_classes is not None else (None if classes is None else len(classes))
     names = getattr(metadata, "keypoint_names", None)
-    problems = list(_problems(records, known, None if names is None else len(names)))
+    problems: list[str] = []
+    files: list[str] = []
+    for record in records:  # once: each pass over a serialized list unpickles everything
+        problems += _record_problems(record, known, None if names is None else len(names))
+        files += _files(record)
     if check_files:
-        problems += [f"{name}: no such file" for name in missing_files(records)]
+        problems += [f"{name}: no such file" for name in missing_files(files)]
     if problems:
         shown = "\n  ".join(problems[:MAX_SHOWN])
         more = f"\n  ... and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
@@ -53,17 +57,15 @@ def check_records(
         raise DatasetCheckError(f"{len(problems)} {noun} in the data set:\n  {shown}{more}")
 
 
-def missing_files(records: Iterable[Record]) -> Iterator[str]:
-    """Go through the image files (and label images) of the records that do not exist."""
+def missing_files(files: Iterable[str]) -> Iterator[str]:
+    """Go through the files that do not exist."""
     by_folder: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        for key in ("file_name", "sem_seg_file_name"):
-            if key in record:
-                by_folder[os.path.dirname(record[key])].append(record[key])
-    for folder, files in by_folder.items():
-        listed = set(os.listdir(folder)) if len(files) >= LISTED_FROM and os.path.isdir(folder) else set()
+    for file in files:
+        by_folder[os.path.dirname(file)].append(file)
+    for folder, inside in by_folder.items():
+        listed = set(os.listdir(folder)) if len(inside) >= LISTED_FROM and os.path.isdir(folder) else set()
         # What the listing does not show is asked for by name, as other spellings and addresses may work too.
-        yield from (f for f in files if os.path.basename(f) not in listed and not PathManager.isfile(f))
+        yield from (f for f in inside if os.path.basename(f) not in listed and not PathManager.isfile(f))
 
 
 def class_counts(records: Iterable[Record], num_classes: int) -> NDArray[np.int64]:
@@ -87,11 +89,14 @@ def class_table(records: Iterable[Record], classes: Sequence[str], columns: int 
     return tabulate(rows, headers=["class", "count"] * (width // 2), tablefmt="simple")
 
 
-def _problems(records: Iterable[Record], num_classes: int | None, num_keypoints: int | None) -> Iterator[str]:
-    for record in records:
-        for annotation in record.get("annotations", ()):
-            for problem in _annotation_problems(annotation, record, num_classes, num_keypoints):
-                yield f"{record.get('file_name')}: annotation {annotation.get('id', '(no id)')}: {problem}"
+def _files(record: Record) -> list[str]:
+    return [record[key] for key in ("file_name", "sem_seg_file_name") if key in record]
+
+
+def _record_problems(record: Record, num_classes: int | None, num_keypoints: int | None) -> Iterator[str]:
+    for annotation in record.get("annotations", ()):
+        for problem in _annotation_problems(annotation, record, num_classes, num_keypoints):
+            yield f"{record.get('file_name')}: annotation {annotation.get('id', '(no id)')}: {problem}"
 
 
 def _annotation_problems(

@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable
 
 
+CHECK_TRAINER_S = 2.0  # how long a worker may outlive the trainer
+
+
 class DataWorkerError(RuntimeError):
     """A data worker process died."""
 
@@ -17,8 +20,7 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
 
     Schedulers and terminals send their signals to every process of a job. A worker that obeys one takes the trainer
     down before its state is saved; a forked one would even run the trainer's own handler. So workers go on until the
-    trainer ends
-    them: it sends SIGTERM itself, tells them through their queue, or is gone, which torch's watchdog notices.
+    trainer ends them: it sends SIGTERM itself, tells them through their queue, or is gone.
 
     Args:
         worker_id: 0 and up.
@@ -28,7 +30,7 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         obey = functools.partial(_obey_only, os.getppid())
         threading.Thread(target=obey, name="hookline-sigterm", daemon=True).start()
@@ -37,10 +39,15 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
 
 
 def _obey_only(trainer: int) -> None:
-    """Wait for SIGTERM and end the process if the trainer sent it."""
-    while True:
-        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == trainer:
-            os._exit(0)
+    """End the process when the trainer sends SIGTERM, or when it is gone.
+
+    Torch's own watchdog is not enough: a worker that finds its parent dead still waits for a reader of its results.
+    """
+    while os.getppid() == trainer:
+        received = signal.sigtimedwait({signal.SIGTERM}, CHECK_TRAINER_S)
+        if received is not None and received.si_pid == trainer:
+            break
+    os._exit(0)
 
 
 def explain_death(error: RuntimeError, num_workers: int) -> DataWorkerError | None:
