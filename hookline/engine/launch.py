@@ -1,0 +1,148 @@
+"""Start the processes of a run and see them to their end.
+
+    launch(main, num_gpus_per_machine=8)                          # 8 GPUs of this machine
+    launch(main, 0, num_procs_per_machine=2)                      # 2 processes on the CPU
+    launch(main, 8, num_machines=2, machine_rank=0, dist_url="tcp://10.0.0.1:29500")
+
+Under torchrun, srun and on clusters that describe themselves in the environment, the environment decides: see
+`hookline.engine.launch_env`.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from hookline.engine.launch_env import plan_launch
+from hookline.engine.launch_meet import serve_store
+from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest
+from hookline.engine.launch_rank import RankPlace, in_group, rank_main
+from hookline.engine.launch_watch import RankFailedError, Watch, Worker
+
+__all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "launch"]
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+_logger = logging.getLogger(__name__)
+
+
+def launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int | None = None,
+    machine_rank: int | None = None,
+    dist_url: str | None = None,
+    args: tuple[Any, ...] = (),
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    *,
+    num_procs_per_machine: int | None = None,
+    launcher: str | None = None,
+    rendezvous_timeout: timedelta = timedelta(minutes=5),
+) -> None:
+    """Run a function on every rank: one process per GPU, or several on the CPU.
+
+    A single process runs it here, without a process group. Else a rank that fails takes the others down within
+    seconds, and its exception is raised here with its own traceback as the cause. A rank that leaves by
+    `SystemExit(code)` makes this leave by it too, after the others had a minute to do the same. SIGTERM, SIGUSR1 and
+    SIGUSR2 are passed on to the ranks; Ctrl-C ends all of them. No rank outlives this process.
+
+    Args:
+        main_func: The function; anything that cloudpickle takes.
+        num_gpus_per_machine: GPUs of each machine, 0 for the CPU.
+        num_machines: Machines; by default what the environment says, else 1.
+        machine_rank: Which of them this is, from 0; by default what the environment says.
+        dist_url: `tcp://HOST:PORT` of machine 0. By default, or as "auto", what the environment says, else a free port
+            of this one machine.
+        args: Arguments of the function.
+        timeout: How long a rank may wait for another one in a collective.
+        num_procs_per_machine: Processes of each machine on the CPU.
+        launcher: "slurm", "pytorch", or "none" to ignore the environment; by default it decides.
+        rendezvous_timeout: How long the ranks may take to come together.
+    """
+    request = LaunchRequest(
+        num_gpus=num_gpus_per_machine,
+        num_procs=num_procs_per_machine,
+        num_machines=num_machines,
+        machine_rank=machine_rank,
+        dist_url=dist_url,
+        launcher=launcher,
+        gpus_here=torch.cuda.device_count(),
+    )
+    plan = plan_launch(request, os.environ)
+    _logger.info("launch: %s", plan.reason)
+    if plan.how == "here":
+        main_func(*args)
+    elif plan.how == "join":
+        _join(plan, main_func, args, timeout, rendezvous_timeout)
+    else:
+        _spawn(plan, main_func, args, timeout, rendezvous_timeout)
+
+
+def _join(
+    plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta, rendezvous: timedelta
+) -> None:
+    """Run as one of the processes that torchrun or srun started."""
+    assert plan.address is not None
+    assert plan.rank is not None
+    assert plan.local_rank is not None
+    store = None
+    if plan.rank == 0 and not plan.by_torchrun:
+        store, _ = serve_store(plan.address)
+    place = _place(plan, plan.address, plan.rank, plan.local_rank, timeout, rendezvous)
+    with in_group(place, by_torchrun=plan.by_torchrun, store=store):
+        main_func(*args)
+
+
+def _spawn(
+    plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta, rendezvous: timedelta
+) -> None:
+    """Start this machine's processes; machine 0's starter serves the store where all ranks meet."""
+    import cloudpickle
+
+    work = cloudpickle.dumps((main_func, args))
+    address, store = plan.address, None
+    if plan.machine_rank == 0:
+        store, address = serve_store(plan.address)
+    assert address is not None
+    workers: list[Worker] = []
+    watch = Watch(workers)
+    try:
+        for local_rank in range(plan.local_size):
+            rank = plan.machine_rank * plan.local_size + local_rank
+            workers.append(_start(_place(plan, address, rank, local_rank, timeout, rendezvous), work))
+    except BaseException:
+        watch.kill()
+        raise
+    watch.run()
+    del store  # served until here
+
+
+def _start(place: RankPlace, work: bytes) -> Worker:
+    context = multiprocessing.get_context("spawn")
+    report, their_report = context.Pipe(duplex=False)
+    their_lifeline, lifeline = context.Pipe(duplex=False)
+    process = context.Process(
+        target=rank_main, args=(place, work, their_report, their_lifeline), name=f"rank{place.rank}", daemon=False
+    )
+    process.start()
+    their_report.close()
+    their_lifeline.close()
+    return Worker(place.rank, process, report, lifeline)
+
+
+def _place(
+    plan: LaunchPlan, address: tuple[str, int], rank: int, local_rank: int, timeout: timedelta, rendezvous: timedelta
+) -> RankPlace:
+    return RankPlace(
+        rank=rank,
+        world_size=plan.world_size,
+        local_rank=local_rank,
+        local_size=plan.local_size,
+        address=address,
+        use_gpu=plan.use_gpu,
+        timeout=timeout,
+        rendezvous_timeout=rendezvous,
+    )

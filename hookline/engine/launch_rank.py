@@ -1,0 +1,214 @@
+"""The life of one rank: meet the others, run the main function, take the group down, report how it ended."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from hookline.distributed import set_local_place, set_object_timeout
+from hookline.engine.launch_meet import interface_towards, meet
+
+__all__ = ["Ending", "RankPlace", "in_group", "rank_main"]
+
+# A rank whose starter was killed gets this long to leave in order.
+_ORPHAN_GRACE_S = 10.0
+_REPEATED_INTERRUPT_S = 2.0
+
+
+@dataclass(frozen=True)
+class RankPlace:
+    """One rank's place in the run.
+
+    Attributes:
+        rank: Number among all processes.
+        world_size: All processes.
+        local_rank: Number among those of the machine.
+        local_size: Processes of the machine.
+        address: Host and port of the store where the ranks meet.
+        use_gpu: Whether the rank has the machine's GPU of its local number.
+        timeout: Of the process group.
+        rendezvous_timeout: For all ranks to come.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+    address: tuple[str, int]
+    use_gpu: bool
+    timeout: timedelta
+    rendezvous_timeout: timedelta
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a rank ended, as it tells its starter.
+
+    Attributes:
+        rank: Its number.
+        kind: "exit" (SystemExit), "interrupt" (Ctrl-C) or "error".
+        code: Exit code.
+        at: When, in seconds since the epoch.
+        text: The traceback of an error.
+        error: The pickled exception of an error, None where it does not pickle.
+    """
+
+    rank: int
+    kind: str
+    code: int
+    at: float
+    text: str = ""
+    error: bytes | None = None
+
+
+@contextlib.contextmanager
+def in_group(place: RankPlace, *, by_torchrun: bool = False, store: dist.Store | None = None) -> Iterator[None]:
+    """Be a rank of the process group while the block runs; the group is gone afterwards on any way out.
+
+    Args:
+        place: This rank's place.
+        by_torchrun: Meet by torchrun's own rendezvous, which has counted the ranks and outlives restarts.
+        store: The store where the ranks meet, if this process serves it.
+    """
+    _share_machine(place)
+    backend = "nccl" if place.use_gpu else "gloo"
+    device = f"cuda:{place.local_rank}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
+    host = socket.gethostname()
+    # one write, so that the lines of several ranks do not mix
+    sys.stderr.write(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}\n")
+    sys.stderr.flush()
+    with interface_towards(place.address):
+        if by_torchrun:
+            dist.init_process_group(backend, timeout=place.timeout)
+        else:
+            store = meet(place.address, place.rank, place.world_size, backend, place.rendezvous_timeout, store)
+            dist.init_process_group(
+                backend, store=store, rank=place.rank, world_size=place.world_size, timeout=place.timeout
+            )
+        try:
+            set_object_timeout(place.timeout)
+            set_local_place(place.local_rank, place.local_size)
+            yield
+        finally:
+            set_local_place(None)
+            dist.destroy_process_group()
+
+
+def _share_machine(place: RankPlace) -> None:
+    """Take this rank's GPU and its part of the CPUs, of which by default torch would take all on every rank."""
+    if place.use_gpu:
+        torch.cuda.set_device(place.local_rank)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _usable_cpus() // place.local_size))
+
+
+def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Connection) -> None:
+    """Be the main function of a spawned process.
+
+    Args:
+        place: This rank's place.
+        work: The main function and its arguments, by cloudpickle.
+        report: Where the ending is told.
+        lifeline: Ends when the starter does, however that happens.
+    """
+    threading.Thread(target=_follow, args=(lifeline,), name="lifeline", daemon=True).start()
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _InterruptOnce())
+    ending = _run(place, work)
+    if ending is None:
+        return
+    with contextlib.suppress(OSError):  # the starter may be gone
+        report.send(ending)
+    report.close()
+    sys.exit(ending.code)
+
+
+def _run(place: RankPlace, work: bytes) -> Ending | None:
+    import cloudpickle
+
+    clock = _FailureClock()
+    try:
+        main_func, args = cloudpickle.loads(work)
+        with in_group(place), clock:
+            main_func(*args)
+    except SystemExit as leaving:
+        code = leaving.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+        number = code if isinstance(code, int) else int(code is not None)
+        return Ending(place.rank, "exit", number, clock.time()) if number else None
+    except KeyboardInterrupt:
+        return Ending(place.rank, "interrupt", 128 + signal.SIGINT, clock.time())
+    except BaseException as error:
+        return Ending(place.rank, "error", 1, clock.time(), traceback.format_exc(), _pickled(error))
+    return None
+
+
+class _FailureClock(contextlib.AbstractContextManager["_FailureClock"]):
+    """Note when the main function failed: before the group is taken down, which makes the other ranks fail."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self._at = time.time()
+
+    def time(self) -> float:
+        """The time of the failure, now if it was before or after the main function."""
+        return time.time() if self._at is None else self._at
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """The exception for the starter to raise again, if it survives the way there."""
+    import cloudpickle
+
+    try:
+        data = cloudpickle.dumps(error)
+        cloudpickle.loads(data)
+    except Exception:
+        return None
+    return data
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by SystemExit, so that `finally` blocks run and data workers are taken along."""
+    sys.exit(128 + number)
+
+
+class _InterruptOnce:
+    """Raise KeyboardInterrupt for a Ctrl-C, which comes from the terminal and from the starter, once."""
+
+    def __init__(self) -> None:
+        self._last_s = -_REPEATED_INTERRUPT_S
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last_s >= _REPEATED_INTERRUPT_S:
+            self._last_s = now
+            raise KeyboardInterrupt
+
+
+def _follow(lifeline: Connection) -> None:
+    """End this process soon after its starter, which may have been killed without a chance to say so."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()  # nothing is ever sent
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ORPHAN_GRACE_S)
+    os._exit(128 + signal.SIGKILL)
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

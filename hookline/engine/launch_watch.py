@@ -1,0 +1,240 @@
+"""Watch the ranks of one machine: pass signals on, end all when one fails, and find out which one it was."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from hookline.engine.launch_rank import Ending
+
+__all__ = ["RankFailedError", "Watch", "Worker"]
+
+# After the first failure the others get this long to end by themselves, then SIGTERM, then SIGKILL.
+_GRACE_S = {"error": 2.0, "exit": 60.0, "interrupt": 10.0}
+_TERM_GRACE_S = 4.0
+# Failures that come so shortly after each other are told apart by their own clocks.
+_TOGETHER_S = 1.0
+_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) if os.name == "posix" else (signal.SIGTERM,)
+
+
+class RankFailedError(RuntimeError):
+    """A rank failed; the message holds its own traceback, or the signal that ended it.
+
+    Args:
+        message: Which rank, and how.
+        rank: Its number.
+    """
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.rank)
+
+
+@dataclass
+class Worker:
+    """A spawned rank.
+
+    Attributes:
+        rank: Its number.
+        process: The process.
+        report: Where it tells its ending.
+        lifeline: Our end of what keeps it from being orphaned.
+        ending: What it told, None before.
+        died_at: When it was seen to have died, in seconds since the epoch, None before.
+    """
+
+    rank: int
+    process: BaseProcess
+    report: Connection
+    lifeline: Connection
+    ending: Ending | None = None
+    died_at: float | None = field(default=None)
+
+    def is_alive(self) -> bool:
+        """Tell whether the process was still running when last looked at."""
+        return self.died_at is None
+
+    def has_failed(self) -> bool:
+        """Tell whether it ended other than by returning from its main function."""
+        return self.ending is not None or (self.died_at is not None and self.process.exitcode != 0)
+
+    def failed_at(self) -> float:
+        """When it failed, by its own clock if it said so."""
+        if self.ending is not None:
+            return self.ending.at
+        return self.died_at if self.died_at is not None else float("inf")
+
+
+class Watch:
+    """Wait for ranks, as a context that leaves none of them behind.
+
+    Args:
+        workers: The ranks of this machine.
+    """
+
+    def __init__(self, workers: list[Worker]) -> None:
+        self.workers = workers
+        self._passed_on: set[int] = set()
+        self._stopped: set[int] = set()
+
+    def run(self) -> None:
+        """Wait until all ranks have ended; if one failed, see that the others end and raise for the first one.
+
+        Raises:
+            SystemExit: With the code of the first rank that left by one, or 128 + a signal that was passed on.
+            RankFailedError: If a rank died of anything else that cannot be raised here as it was.
+            KeyboardInterrupt: On Ctrl-C, when all ranks have ended.
+        """
+        try:
+            with self._signals_passed_on():
+                self._wait_for_all()
+        except KeyboardInterrupt:
+            self._end_by_interrupt()
+            raise
+        finally:
+            self.kill()
+        failed = [worker for worker in self.workers if worker.has_failed() and worker.rank not in self._stopped]
+        if failed:
+            self._raise_for(self._first(failed))
+
+    def _wait_for_all(self) -> None:
+        deadline: float | None = None
+        while self._alive():
+            self._look(timeout_s=0.5 if deadline is None else max(0.0, min(0.5, deadline - time.monotonic())))
+            if deadline is None and (failed := [w for w in self.workers if w.has_failed()]):
+                ending = failed[0].ending
+                deadline = time.monotonic() + _GRACE_S[ending.kind if ending is not None else "error"]
+            if deadline is not None and time.monotonic() >= deadline:
+                self._terminate()
+                return
+
+    def _look(self, timeout_s: float) -> None:
+        """Wait for news and take it down."""
+        sources: list[Connection | int] = [worker.process.sentinel for worker in self._alive()]
+        sources += [worker.report for worker in self._alive() if worker.ending is None and not worker.report.closed]
+        wait(sources, timeout_s)
+        for worker in self._alive():
+            self._read(worker)
+            if worker.process.exitcode is not None:
+                self._read(worker)  # it may have told and died between the two looks
+                worker.died_at = time.time()
+
+    def _read(self, worker: Worker) -> None:
+        if worker.ending is not None or worker.report.closed:
+            return
+        try:
+            if worker.report.poll():
+                worker.ending = worker.report.recv()
+        except (EOFError, OSError):
+            worker.report.close()
+
+    def _alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.is_alive()]
+
+    def _terminate(self) -> None:
+        """SIGTERM, and SIGKILL for what has not ended by then: a rank may hang in a collective."""
+        for worker in self._alive():
+            if not worker.has_failed():
+                self._stopped.add(worker.rank)
+            worker.process.terminate()
+        deadline = time.monotonic() + _TERM_GRACE_S
+        while self._alive() and time.monotonic() < deadline:
+            self._look(timeout_s=0.1)
+        self.kill()
+
+    def kill(self) -> None:
+        """End at once what still runs, and close what led to it."""
+        for worker in self._alive():
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.join()
+            self._look_at_dead(worker)
+
+    def _look_at_dead(self, worker: Worker) -> None:
+        self._read(worker)
+        if worker.died_at is None:
+            worker.died_at = time.time()
+        worker.report.close()
+        worker.lifeline.close()
+
+    def _end_by_interrupt(self) -> None:
+        """End the ranks after Ctrl-C; a second one ends them at once."""
+        try:
+            self._send(signal.SIGINT)
+            deadline = time.monotonic() + _GRACE_S["interrupt"]
+            while self._alive() and time.monotonic() < deadline:
+                self._look(timeout_s=0.2)
+            self._terminate()
+        except KeyboardInterrupt:
+            self.kill()
+
+    def _send(self, number: int) -> None:
+        for worker in self._alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process.pid or 0, number)
+
+    @contextlib.contextmanager
+    def _signals_passed_on(self) -> Iterator[None]:
+        """Give the ranks the signals that this process gets: what stops jobs mostly tells the first process alone."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            self._passed_on.add(number)
+            self._send(number)
+
+        before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @staticmethod
+    def _first(failed: list[Worker]) -> Worker:
+        """The rank that failed first; the others' broken connections are its consequences.
+
+        A rank that was killed cannot tell when, but it is the cause of what others told a moment earlier than its
+        death was seen. An abort may be a consequence too, since NCCL aborts.
+        """
+        first = min(failed, key=Worker.failed_at)
+        for worker in failed:
+            killed = worker.ending is None and worker.process.exitcode not in (None, 0, -signal.SIGABRT)
+            if killed and worker.failed_at() - first.failed_at() < _TOGETHER_S:
+                return worker
+        return first
+
+    def _raise_for(self, worker: Worker) -> None:
+        ending, code = worker.ending, worker.process.exitcode or 1
+        if ending is None:
+            if -code in self._passed_on:
+                raise SystemExit(128 - code)
+            raise RankFailedError(_describe_death(worker.rank, code), worker.rank)
+        if ending.kind == "exit":
+            raise SystemExit(ending.code)
+        if ending.kind == "interrupt":
+            raise KeyboardInterrupt
+        cause = RankFailedError(f"rank {ending.rank} failed:\n{ending.text}", ending.rank)
+        if ending.error is None:
+            raise cause
+        import cloudpickle
+
+        raise cloudpickle.loads(ending.error) from cause
+
+
+def _describe_death(rank: int, code: int) -> str:
+    if code >= 0:
+        return f"rank {rank} ended with exit code {code} without a word"
+    name = signal.Signals(-code).name
+    hint = "; the system may have run out of memory (see dmesg)" if -code == signal.SIGKILL else ""
+    return f"rank {rank} was killed by {name}{hint}"

@@ -1,0 +1,355 @@
+"""Real processes: that they meet, that none is left, and who is blamed."""
+
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import cloudpickle
+import psutil
+import pytest
+import torch
+
+from hookline import distributed as hd
+from hookline.engine import launch_watch
+from hookline.engine.launch import LaunchError, RankFailedError, launch
+from hookline.engine.launch_meet import interface_towards, meet, serve_store
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
+
+REPO = Path(__file__).parents[2]
+
+
+class OddError(Exception):
+    """An exception that cannot be built again from its arguments."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+@pytest.fixture(autouse=True)
+def nobody_left(monkeypatch):
+    """No child of this process outlives a test; and no variable of an outer launcher reaches it."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "PORT", "NNODES", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    yield
+    left = [
+        c for c in me.children(recursive=True) if c.pid not in before and "resource_tracker" not in str(c.cmdline())
+    ]
+    assert not left
+
+
+def on_two(main, *args, **kwargs):
+    """Launch on two CPU processes, their lines kept out of the report."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        launch(main, 0, args=args, num_procs_per_machine=2, rendezvous_timeout=timedelta(seconds=60), **kwargs)
+
+
+def script(tmp_path, body: str) -> subprocess.Popen:
+    """Start a program that launches `main(folder)` on two ranks."""
+    code = "import os, signal, sys, time\nfrom pathlib import Path\nfrom hookline import distributed as hd\n"
+    code += "from hookline.engine.launch import launch\n" + textwrap.dedent(body)
+    code += f"\nif __name__ == '__main__':\n    launch(main, 0, args=({str(tmp_path)!r},), num_procs_per_machine=2)\n"
+    (tmp_path / "program.py").write_text(code)
+    return subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+WAITING = """
+    def main(folder):
+        Path(folder, f"pid{hd.get_rank()}").write_text(str(os.getpid()))
+        time.sleep(300)
+"""
+
+
+def pids_of_ranks(tmp_path) -> list[int]:
+    wait_for(lambda: all((tmp_path / f"pid{rank}").exists() for rank in (0, 1)))
+    wait_for(lambda: all((tmp_path / f"pid{rank}").read_text() for rank in (0, 1)))
+    return [int((tmp_path / f"pid{rank}").read_text()) for rank in (0, 1)]
+
+
+def test_a_single_process_runs_here_without_a_group():
+    seen = []
+    launch(lambda x: seen.append((x, os.getpid(), hd.get_world_size())), 0, args=(3,))
+    assert seen == [(3, os.getpid(), 1)]
+    with pytest.raises(SystemExit) as leaving:
+        launch(sys.exit, 0, args=(7,))
+    assert leaving.value.code == 7
+
+
+def test_two_ranks_meet(tmp_path):
+    def main(folder):
+        places = hd.all_gather((hd.get_rank(), hd.get_local_rank(), hd.get_local_size(), os.getpid()))
+        assert [place[:3] for place in places] == [(0, 0, 2), (1, 1, 2)]
+        assert places[0][3] != places[1][3]
+        (Path(folder) / f"{hd.get_rank()}").write_text(str(torch.get_num_threads()))
+
+    environ = dict(os.environ)
+    on_two(main, str(tmp_path))
+    expected = int(environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // 2))
+    assert [(tmp_path / name).read_text() for name in "01"] == [str(expected)] * 2
+
+
+def test_the_exception_of_the_first_rank_is_raised():
+    def main():
+        hd.synchronize()
+        if hd.get_rank() == 1:
+            raise KeyError("its own words")
+        hd.synchronize()
+
+    with pytest.raises(KeyError, match="its own words") as error:
+        on_two(main)
+    cause = error.value.__cause__
+    assert isinstance(cause, RankFailedError)
+    assert cause.rank == 1
+    assert 'raise KeyError("its own words")' in str(cause)
+    assert str(cause).count("Traceback") == 1
+
+
+@pytest.mark.slow
+def test_an_exception_that_does_not_travel_is_told():
+    def main():
+        raise OddError(1, 2)
+
+    with pytest.raises(RankFailedError, match="OddError: 1 and 2"):
+        on_two(main)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_taken_down(monkeypatch):
+    monkeypatch.setattr(launch_watch, "_TERM_GRACE_S", 1.0)
+
+    def main():
+        if hd.get_rank() == 1:
+            raise ValueError("boom")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(300)
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="boom"):
+        on_two(main)
+    assert time.monotonic() - start < 120
+
+
+def test_a_killed_rank_is_named():
+    def main():
+        hd.synchronize()
+        if hd.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        hd.synchronize()
+
+    with pytest.raises(RankFailedError, match=r"rank 1 was killed by SIGKILL.*memory") as error:
+        on_two(main)
+    assert error.value.rank == 1
+
+
+def test_the_exit_code_passes_and_the_others_may_finish(tmp_path):
+    def main(folder):
+        if hd.get_rank() == 0:
+            time.sleep(1.5)
+            (Path(folder) / "saved").write_text("whole")
+        sys.exit(75)
+
+    with pytest.raises(SystemExit) as leaving:
+        on_two(main, str(tmp_path))
+    assert leaving.value.code == 75
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.slow
+def test_leaving_with_zero_is_no_failure():
+    on_two(lambda: sys.exit(0))
+    on_two(lambda: sys.exit(None))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow)]
+)
+def test_signals_are_passed_on(tmp_path, number, code):
+    program = script(tmp_path, WAITING)
+    pids = pids_of_ranks(tmp_path)
+    program.send_signal(number)
+    output, _ = program.communicate(timeout=60)
+    assert program.returncode == code, output
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_rank_may_answer_a_signal_in_its_own_way(tmp_path):
+    body = """
+        def main(folder):
+            stop = []
+            signal.signal(signal.SIGTERM, lambda *args: stop.append(1))
+            Path(folder, f"pid{hd.get_rank()}").write_text(str(os.getpid()))
+            while not hd.any_rank(bool(stop)):
+                time.sleep(0.05)
+            Path(folder, f"saved{hd.get_rank()}").write_text("")
+            hd.synchronize()
+            sys.exit(99)
+    """
+    program = script(tmp_path, body)
+    pids_of_ranks(tmp_path)
+    program.terminate()
+    output, _ = program.communicate(timeout=60)
+    assert program.returncode == 99, output
+    assert (tmp_path / "saved0").exists()
+    assert (tmp_path / "saved1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_group", [True, False])
+def test_ctrl_c_ends_all(tmp_path, to_group):
+    program = script(tmp_path, WAITING)
+    pids = pids_of_ranks(tmp_path)
+    if to_group:
+        os.killpg(program.pid, signal.SIGINT)
+    else:
+        program.send_signal(signal.SIGINT)
+    output, _ = program.communicate(timeout=60)
+    assert program.returncode in (-signal.SIGINT, 130)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert output.count("Traceback") <= 1  # that of the starter, none of the ranks
+
+
+@pytest.mark.slow
+def test_no_orphan_when_the_starter_is_killed(tmp_path):
+    program = script(tmp_path, WAITING)
+    pids = pids_of_ranks(tmp_path)
+    program.kill()
+    program.communicate(timeout=60)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+@pytest.mark.slow
+def test_two_launches_at_once_do_not_clash(tmp_path):
+    body = """
+        def main(folder):
+            for _ in range(20):
+                assert hd.all_gather(hd.get_rank()) == [0, 1]
+    """
+    programs = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        programs.append(script(tmp_path / str(number), body))
+    for program in programs:
+        output, _ = program.communicate(timeout=100)
+        assert program.returncode == 0, output
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LaunchError, match=f"port {port} is in use"):
+            on_two(print, dist_url=f"tcp://127.0.0.1:{port}")
+
+
+@pytest.mark.slow
+def test_two_machines_on_one(tmp_path):
+    """Two starters meet at a fixed address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    code = textwrap.dedent(f"""
+        import sys
+        from hookline import distributed as hd
+        from hookline.engine.launch import launch
+        def main():
+            assert hd.all_gather((hd.get_rank(), hd.get_local_rank())) == [(0, 0), (1, 1), (2, 0), (3, 1)]
+        if __name__ == "__main__":
+            launch(main, 0, 2, int(sys.argv[1]), "tcp://127.0.0.1:{port}", num_procs_per_machine=2)
+    """)
+    (tmp_path / "program.py").write_text(code)
+    programs = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "program.py", str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (1, 0)
+    ]
+    for program in programs:
+        output, _ = program.communicate(timeout=120)
+        assert program.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_under_torchrun(tmp_path):
+    code = textwrap.dedent("""
+        from hookline import distributed as hd
+        from hookline.engine.launch import launch
+        def main():
+            assert hd.all_gather((hd.get_rank(), hd.get_local_rank(), hd.get_local_size())) == [(0, 0, 2), (1, 1, 2)]
+            print("met")
+        if __name__ == "__main__":
+            launch(main, 0)
+    """)
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, tmp_path / "program.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("met") == 2
+
+
+def test_the_roll_call_names_who_is_missing():
+    store, address = serve_store(None)
+    with pytest.raises(LaunchError, match=r"1 of 3 ranks came within 0\.2 s, missing: 0, 2"):
+        meet(address, 1, 3, "gloo", timedelta(seconds=0.2))
+    with pytest.raises(LaunchError, match=r"rank 1 came twice.*--machine-rank"):
+        meet(address, 1, 3, "gloo", timedelta(seconds=0.2), store)
+    with pytest.raises(LaunchError, match="rank 2 expects 3 ranks on nccl, another one expects 3 ranks on gloo"):
+        meet(address, 2, 3, "nccl", timedelta(seconds=0.2))
+
+
+def test_an_unreachable_master_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(LaunchError, match=rf"could not reach the rendezvous at 127\.0\.0\.1:{port} within 0\.3 s"):
+        meet(("127.0.0.1", port), 0, 2, "gloo", timedelta(seconds=0.3))
+
+
+def test_the_free_port_is_held_and_local():
+    store, (host, port) = serve_store(None)
+    assert host == "127.0.0.1"
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", port))
+    del store
+
+
+def test_gloo_listens_on_the_interface_of_the_store(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    with interface_towards(("127.0.0.1", 1)):
+        assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
+    with interface_towards(("127.0.0.1", 1)):
+        assert os.environ["GLOO_SOCKET_IFNAME"] == "mine"
+
+
+def test_gpus_that_are_not_there_are_refused():
+    count = torch.cuda.device_count() + 1
+    with pytest.raises(LaunchError, match=f"{count} GPUs were asked for"):
+        launch(print, count)
