@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable
 
-
 CHECK_TRAINER_S = 2.0  # how long a worker may outlive the trainer
 
 
