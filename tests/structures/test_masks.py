@@ -11,6 +11,7 @@ from hookline.structures import (
     PolygonMasks,
     ROIMasks,
     is_column_major,
+    paste,
     paste_masks_in_image,
     polygons_to_bitmask,
     rasterize_polygons_within_box,
@@ -164,7 +165,11 @@ def sampled(masks, boxes, height, width):
     return torch.nn.functional.grid_sample(masks[:, None], grid, align_corners=False)[:, 0]
 
 
-def test_pasting_equals_sampling_every_pixel():
+@pytest.mark.parametrize("way", ["_paste_windows", "_paste_whole"])
+def test_pasting_equals_sampling_every_pixel(way, monkeypatch):
+    monkeypatch.setattr(paste, "_paste_windows", getattr(paste, way))  # the GPU's way runs on a CPU too
+    monkeypatch.setattr(paste, "_PIXELS_AT_ONCE", 20_000)
+    monkeypatch.setattr(paste, "_PRODUCTS_AT_ONCE", 5_000)
     torch.manual_seed(0)
     masks, low = torch.rand(12, 28, 28), torch.rand(12, 2) * torch.tensor([80.0, 60.0]) - 10
     boxes = torch.cat([low, low + torch.rand(12, 2) * 60 + 1], dim=1)
@@ -179,7 +184,9 @@ def test_pasting_equals_sampling_every_pixel():
     assert (soft.float() - values * 255).abs().max() <= 1.01
 
 
-def test_pasting_a_full_mask_fills_the_box():
+@pytest.mark.parametrize("way", ["_paste_windows", "_paste_whole"])
+def test_pasting_a_full_mask_fills_the_box(way, monkeypatch):
+    monkeypatch.setattr(paste, "_paste_windows", getattr(paste, way))
     boxes = torch.tensor([[3.0, 2.0, 9.0, 7.0], [5.0, 5.0, 5.0, 5.0], [-30.0, -30.0, -10.0, -10.0]])
     pasted = ROIMasks(torch.ones(3, 28, 28)).to_bitmasks(boxes, 10, 12)
     assert pasted.get_bounding_boxes().tensor[0].tolist() == [3, 2, 9, 7]
@@ -192,7 +199,9 @@ def test_pasting_nothing():
     assert paste_masks_in_image(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 12)).shape == (0, 10, 12)
 
 
-def test_pasting_ignores_mixed_precision():
+@pytest.mark.parametrize("way", ["_paste_windows", "_paste_whole"])
+def test_pasting_ignores_mixed_precision(way, monkeypatch):
+    monkeypatch.setattr(paste, "_paste_windows", getattr(paste, way))
     masks, boxes = torch.rand(2, 28, 28), torch.tensor([[3.3, 2.1, 49.0, 57.0], [0.0, 0.0, 64.0, 64.0]])
     plain = paste_masks_in_image(masks, boxes, (64, 64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
