@@ -10,6 +10,7 @@ from hookline.engine import hooks
 from hookline.engine.events import EventStorage, get_event_storage, has_event_storage
 from hookline.engine.every import Every
 from hookline.engine.gradients import ClipGradNorm, ClipGradValue
+from hookline.engine.launch import launch  # at once: later, the module of the same name would stand in its place
 from hookline.engine.precision import Precision, build_precision
 from hookline.engine.simple_trainer import SimpleTrainer
 from hookline.engine.train_loop import HookBase, TrainerBase
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from hookline.engine.checkpoint import Checkpointer, DetectionCheckpointer
     from hookline.engine.checkpoint_errors import CheckpointError, UnsafeCheckpointError
     from hookline.engine.defaults import create_ddp_model, default_device, default_setup, default_writers
-    from hookline.engine.launch import launch
     from hookline.engine.optimizer import get_default_optimizer_params, get_param_groups_by_name
     from hookline.engine.schedule import WarmupParamScheduler
 
@@ -69,7 +69,6 @@ _LATER = {
     "default_writers": "defaults",
     "get_default_optimizer_params": "optimizer",
     "get_param_groups_by_name": "optimizer",
-    "launch": "launch",
 }
 
 

@@ -125,16 +125,29 @@ class EventStorage:
         """
         self._histograms.append(make_histogram(self._prefix + hist_name, self.iter, hist_tensor, bins))
 
-    def record(self, name: str, value: float, iteration: int) -> None:
-        """Set a smoothed scalar of an earlier iteration; a value that is already there is replaced.
+    def record(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        """Set smoothed scalars of an earlier iteration; values that are already there are replaced.
 
         Args:
-            name: the metric, without any prefix added.
-            value: its value on the host.
-            iteration: where it belongs.
+            iteration: where they belong.
+            scalars: values on the host by name, to which no prefix is added.
         """
-        self._hints.setdefault(name, True)
-        self._history(name).amend(value, iteration)
+        self._smoothed.clear()
+        for name, value in scalars.items():
+            history = self._histories.get(name)
+            if history is None:
+                self._hints.setdefault(name, True)
+                history = self._history(name)
+            history.amend(value, iteration)
+
+    def forget(self, name: str) -> None:
+        """Drop a scalar and its course.
+
+        Args:
+            name: the metric; it need not exist.
+        """
+        self.flush()
+        self._histories.pop(name, None)
         self._smoothed.clear()
 
     def add_source(self, source: Source) -> None:
@@ -143,8 +156,10 @@ class EventStorage:
         Args:
             source: the holder; adding it twice changes nothing.
         """
-        if all(known() is not source for known in self._sources):
-            self._sources.append(weakref.ref(source))
+        for known in self._sources:
+            if known() is source:
+                return
+        self._sources.append(weakref.ref(source))
 
     def flush(self) -> None:
         """Bring all waiting values to the host in one transfer, each into its history. No rank waits for another."""
@@ -245,7 +260,7 @@ class EventStorage:
             name: the scope.
         """
         before = self._prefix
-        self._prefix = name.rstrip("/") + "/"
+        self._prefix = f"{before}{name.rstrip('/')}/"
         try:
             yield
         finally:

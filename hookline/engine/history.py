@@ -20,8 +20,8 @@ class HistoryBuffer:
         self._max_length = max_length
         self._values: list[float] = []
         self._iterations: list[int] = []
-        self._count = 0
-        self._sum = 0.0
+        self._dropped_count = 0
+        self._dropped_sum = 0.0
 
     def __len__(self) -> int:
         return len(self._values)
@@ -34,12 +34,9 @@ class HistoryBuffer:
             iteration: where it belongs; counted from the values so far when left out.
         """
         self._values.append(value)
-        self._iterations.append(self._count if iteration is None else iteration)
-        self._count += 1
-        self._sum += value
+        self._iterations.append(self._dropped_count + len(self._iterations) if iteration is None else iteration)
         if len(self._values) >= 2 * self._max_length:  # rarely, so that appending stays cheap
-            del self._values[: -self._max_length]
-            del self._iterations[: -self._max_length]
+            self._drop()
 
     def amend(self, value: float, iteration: int) -> None:
         """Replace the value of an iteration, or append it when there is none.
@@ -55,7 +52,6 @@ class HistoryBuffer:
         if self._iterations[place] != iteration:
             self.update(value, iteration)
             return
-        self._sum += value - self._values[place]
         self._values[place] = value
 
     def latest(self) -> float:
@@ -77,7 +73,7 @@ class HistoryBuffer:
 
     def global_avg(self) -> float:
         """Return the mean of all values since the start of this process."""
-        return self._sum / self._count
+        return (self._dropped_sum + math.fsum(self._values)) / (self._dropped_count + len(self._values))
 
     def values(self) -> list[tuple[float, int]]:
         """Return (value, iteration) of everything kept, oldest first."""
@@ -107,6 +103,13 @@ class HistoryBuffer:
         """Append what :meth:`tail` gave."""
         for value, iteration in zip(values, iterations, strict=True):
             self.update(float(value), int(iteration))
+
+    def _drop(self) -> None:
+        dropped = self._values[: -self._max_length]
+        self._dropped_count += len(dropped)
+        self._dropped_sum += math.fsum(dropped)
+        del self._values[: len(dropped)]
+        del self._iterations[: len(dropped)]
 
 
 def median(values: Sequence[float]) -> float:

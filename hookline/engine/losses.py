@@ -16,7 +16,7 @@ from hookline.engine.events import EventStorage
 __all__ = ["LossLedger", "LossRecord", "as_losses", "sum_losses"]
 
 
-@dataclass
+@dataclass(slots=True)
 class LossRecord:
     """What one step measured on this rank.
 
@@ -42,8 +42,12 @@ class LossRecord:
 
     def settle(self, values: Iterator[float]) -> None:
         """Take the values of the tensors, and let go of those."""
-        for name, value in zip(self.names, islice(values, len(self.names)), strict=True):
-            self.losses[name] = self.losses.get(name, 0.0) + value / self.batches
+        measured = islice(values, len(self.names))
+        if self.batches == 1:
+            self.losses = dict(zip(self.names, measured, strict=True))
+        else:
+            for name, value in zip(self.names, measured, strict=True):
+                self.losses[name] = self.losses.get(name, 0.0) + value / self.batches
         self.tensors = []
 
     @property
@@ -150,7 +154,7 @@ def as_losses(output: Any) -> dict[str, torch.Tensor]:
     """
     if isinstance(output, torch.Tensor):
         output = {"total_loss": output}
-    if not isinstance(output, Mapping):
+    if not isinstance(output, (dict, Mapping)):
         raise TypeError(
             "in training a model must return a dict of scalar losses (or one scalar tensor), "
             f"but it returned {type(output).__name__}"
@@ -190,12 +194,12 @@ def _kept(loss: torch.Tensor) -> torch.Tensor:
 def _publish(
     storage: EventStorage, record: LossRecord, losses: Mapping[str, float], total: float, data_time: float
 ) -> None:
-    iteration, prefix = record.iteration, record.prefix
-    storage.record("data_time", data_time, iteration)
-    storage.record(prefix + "total_loss", total, iteration)
+    scalars = {"data_time": data_time, "total_loss": total}
     if len(losses) > 1:  # a single loss is the total
-        for name, value in losses.items():
-            storage.record(prefix + name, value, iteration)
+        scalars.update(losses)
+    if record.prefix:
+        scalars = {name if name == "data_time" else record.prefix + name: value for name, value in scalars.items()}
+    storage.record(record.iteration, scalars)
 
 
 def _mean(records: Sequence[LossRecord]) -> tuple[dict[str, float], float, float]:

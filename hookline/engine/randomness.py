@@ -48,6 +48,7 @@ class StepSeeder:
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed = seed
         self.rank = rank
+        self._start = mix_seed(seed, rank)
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self._device = torch.get_device_module(accelerator) if accelerator is not None else None
 
@@ -59,9 +60,22 @@ class StepSeeder:
             stream: which of the independent streams of this step, so that drawing more in one moment of the step
                 does not move what another moment draws.
         """
-        seed = mix_seed(self.seed, self.rank, (step << 16) + stream)
-        torch.default_generator.manual_seed(seed)
+        seed = self.seed_torch(step, stream)
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)
+
+    def seed_torch(self, step: int, stream: int) -> int:
+        """Seed torch's generators only, which is much the cheaper part.
+
+        Args:
+            step: the iteration.
+            stream: see above.
+
+        Returns:
+            The seed that was used, in [0, 2**64).
+        """
+        seed = mix_seed(self._start + (step << 16) + stream)
+        torch.default_generator.manual_seed(seed)
         if self._device is not None:
             self._device.manual_seed(seed)
+        return seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,13 @@ def to_floats(tensors: Sequence[torch.Tensor]) -> list[float]:
     """Read scalars with one transfer for each device that they are on, all at once.
 
     Args:
-        tensors: each of no dimension, any real dtype.
+        tensors: each of no dimension, any floating-point dtype.
     """
-    by_device: dict[torch.device, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        by_device.setdefault(tensor.device, []).append(place)
-    values = [0.0] * len(tensors)
-    for places in by_device.values():
-        for place, value in zip(places, torch.stack([tensors[p] for p in places]).tolist(), strict=True):
-            values[place] = float(value)
-    return values
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) == 1:
+        return torch.stack(list(tensors)).tolist()
+    values: dict[torch.device, Iterator[float]] = {
+        device: iter(torch.stack([tensor for tensor in tensors if tensor.device == device]).tolist())
+        for device in devices
+    }
+    return [next(values[tensor.device]) for tensor in tensors]

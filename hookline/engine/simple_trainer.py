@@ -23,7 +23,7 @@ from hookline.engine.train_loop import HookBase, TrainerBase
 
 __all__ = ["SimpleTrainer"]
 
-HOOK_STREAM = 0xFFFF  # what hooks draw in before_step; the batches of a step use the streams 0, 1, ...
+HOOK_STREAM = 0xFFFF  # what hooks draw with torch in before_step; the batches of a step use the streams 0, 1, ...
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ class SimpleTrainer(TrainerBase):
         self.accumulate = accumulate
         self.grad_clip = build_clipper(grad_clip)
         self.seed = seed
-        self._seed_generators = StepSeeder(seed, get_rank()) if seed is not None else None
+        self._seeder = StepSeeder(seed, get_rank()) if seed is not None else None
+        self._seeded_iter = -1
         self._data_loader_iter = BatchStream(data_loader)
         self._ledger = LossLedger()
         self._gathering = Every(gather_metric_period, last=True)
@@ -110,9 +111,8 @@ class SimpleTrainer(TrainerBase):
             self._data_loader_iter.close()
 
     def before_step(self) -> None:
-        """Seed what the hooks draw, then call their ``before_step``."""
-        if self._seed_generators is not None and self._calls["before_step"]:
-            self._seed_generators(self.iter, HOOK_STREAM)
+        """Seed the generators, then call the hooks' ``before_step``."""
+        self._seed_step()
         super().before_step()
 
     def run_step(self) -> None:
@@ -125,6 +125,8 @@ class SimpleTrainer(TrainerBase):
             raise RuntimeError(
                 f"the model is in evaluation mode at iteration {self.iter}: call trainer.model.train() after evaluating"
             )
+        if self._seeded_iter != self.iter:  # inside another trainer, which does not call before_step
+            self._seed_step()
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
         micro_losses, files, data_time = [], [], 0.0
@@ -176,14 +178,19 @@ class SimpleTrainer(TrainerBase):
         """Return what a checkpoint holds besides the model: optimizer, trainer, hooks."""
         return {"optimizer": self.optimizer, **super().checkpointables()}
 
+    def _seed_step(self) -> None:
+        self._seeded_iter = self.iter
+        if self._seeder is not None:
+            self._seeder(self.iter, HOOK_STREAM)
+
     def _forward_backward(self, batch: Any, micro: int) -> dict[str, torch.Tensor]:
         """Add the gradients of one batch; ranks reduce them with the last batch of the step.
 
         Returns:
             The losses.
         """
-        if self._seed_generators is not None:
-            self._seed_generators(self.iter, micro)
+        if self._seeder is not None:  # a loader without workers may have drawn
+            self._seeder.seed_torch(self.iter, micro)
         together = nullcontext() if micro + 1 == self.accumulate else unsynchronized(self.model)
         with together:
             with self.precision.forward():
@@ -205,10 +212,13 @@ class SimpleTrainer(TrainerBase):
         if norm is not None:
             get_event_storage().put_scalar("grad_norm", norm)
 
-    def _record(self, micro_losses: list[dict[str, torch.Tensor]], data_time: float, files: list[str]) -> None:
+    def _record(
+        self, micro_losses: list[dict[str, torch.Tensor]], data_time: float, files: list[str], prefix: str = ""
+    ) -> None:
         """Note a step's losses, and read those of the last steps when it is time."""
-        get_event_storage().add_source(self._ledger)
-        self._ledger.add(self.iter, micro_losses, data_time, files)
+        storage = get_event_storage()
+        storage.add_source(self._ledger)
+        self._ledger.add(self.iter, micro_losses, data_time, files, prefix)
         if self._gathering(self.iter, self.max_iter):
             self._gather()
 
@@ -220,11 +230,7 @@ class SimpleTrainer(TrainerBase):
             data_time: seconds that the step waited for data.
             prefix: put before the names, where a step has several such dicts.
         """
-        storage = get_event_storage()
-        storage.add_source(self._ledger)
-        self._ledger.add(self.iter, [as_losses(loss_dict)], data_time, prefix=prefix)
-        if self._gathering(self.iter, self.max_iter):
-            self._gather()
+        self._record([as_losses(loss_dict)], data_time, [], prefix)
 
     def _gather(self) -> None:
         storage = get_event_storage()

@@ -116,9 +116,10 @@ class JSONWriter(EventWriter):
         Args:
             start_iter: the first step; with 0 all whole lines stay.
         """
+        self._last_write = start_iter - 1
         if os.path.isfile(self._path):
             last = _cut_lines(self._path, start_iter if start_iter > 0 else None)
-            self._last_write = min(last, start_iter - 1)
+            self._last_write = min(self._last_write, last)
 
     def write(self) -> None:
         """Append a line for every iteration with new metrics; most often this is one."""
@@ -129,6 +130,7 @@ class JSONWriter(EventWriter):
         if not lines:
             return
         if self._file is None:
+            PathManager.mkdirs(os.path.dirname(self._path) or ".")
             self._file = PathManager.open(self._path, "a")
         for iteration in sorted(lines):
             self._file.write(json.dumps(lines[iteration], sort_keys=True) + "\n")
@@ -216,7 +218,7 @@ def _times(histories: dict[str, HistoryBuffer], name: str, window_size: int) -> 
 
 def _memory() -> str:
     """Format the most memory that torch had on the device, in MiB."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_initialized():  # asking whether there is a GPU costs as much as the whole line
         return ""
     return f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"
 

@@ -55,6 +55,8 @@ class LRScheduler(HookBase):
         self._key = key
         self._max_iter = max_iter
         self._factor: float | None = None
+        self._first = f"initial_{key}"
+        self._length = 1
         self._group_count = 0
         self._shown_group = 0
         self._shown_value = 0.0
@@ -76,13 +78,22 @@ class LRScheduler(HookBase):
         if not isinstance(self._scheduler, TorchScheduler) and not callable(self._scheduler):
             raise TypeError(f"scheduler must be a function of progress or a torch scheduler, got {self._scheduler!r}")
         self._shown_group = _typical_group(self._optimizer)
+        self._length = max(self._max_iter or self.trainer.max_iter, 1)
         self._factor = None
-        self._apply(self.trainer.start_iter)
+        if isinstance(self._scheduler, TorchScheduler):
+            self._note()
+        else:
+            self._apply(self.trainer.start_iter)
 
     def after_step(self) -> None:
         """Record the value of this step and set that of the next one."""
-        self.trainer.storage.put_scalar(self._key, self._shown_value, smoothing_hint=False)
-        self._apply(self.trainer.iter + 1)
+        trainer = self.trainer
+        trainer.storage.put_scalar(self._key, self._shown_value, smoothing_hint=False)
+        if isinstance(self._scheduler, TorchScheduler):
+            self._scheduler.step()
+            self._note()
+        else:
+            self._apply(trainer.iter + 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of a torch scheduler; a function of progress has none."""
@@ -95,20 +106,22 @@ class LRScheduler(HookBase):
             self._scheduler.load_state_dict(dict(state))
 
     def _apply(self, iteration: int) -> None:
+        """Write the value of an iteration, if it is another one than before."""
         assert self._optimizer is not None
         groups = self._optimizer.param_groups
-        if isinstance(self._scheduler, TorchScheduler):
-            if iteration > self.trainer.start_iter:
-                self._scheduler.step()
-        else:
-            length = max(self._max_iter or self.trainer.max_iter, 1)
-            factor = self._scheduler(min(iteration, length - 1) / length)
-            if factor == self._factor and len(groups) == self._group_count:
-                return
-            self._factor, self._group_count = factor, len(groups)
-            for group in groups:
-                _write(group, self._key, group.setdefault(f"initial_{self._key}", _read(group, self._key)) * factor)
-        self._shown_value = _read(groups[self._shown_group], self._key)
+        factor = self._scheduler(min(iteration, self._length - 1) / self._length)
+        if factor == self._factor and len(groups) == self._group_count:
+            return
+        self._factor, self._group_count = factor, len(groups)
+        for group in groups:
+            if self._first not in group:
+                group[self._first] = _read(group, self._key)
+            _write(group, self._key, group[self._first] * factor)
+        self._shown_value = groups[self._shown_group][self._first] * factor
+
+    def _note(self) -> None:
+        assert self._optimizer is not None
+        self._shown_value = _read(self._optimizer.param_groups[self._shown_group], self._key)
 
 
 def _read(group: dict[str, Any], key: str) -> float:

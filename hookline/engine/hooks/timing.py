@@ -35,6 +35,7 @@ class IterationTimer(HookBase):
     def before_train(self) -> None:
         """Start the clock."""
         self._train_start = time.perf_counter()
+        self.trainer.storage.forget("time")  # of another process, before a resume
 
     def before_step(self) -> None:
         """Start the step's clock."""
