@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import multiprocessing
 import os
 import signal
 import threading
@@ -31,18 +32,24 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        obey = functools.partial(_obey_only, os.getppid())
+        parent = multiprocessing.parent_process()
+        trainer = os.getppid() if parent is None or parent.pid is None else parent.pid
+        obey = functools.partial(_obey_only, trainer, os.getppid())
         threading.Thread(target=obey, name="hookline-sigterm", daemon=True).start()
     if then is not None:
         then(worker_id)
 
 
-def _obey_only(trainer: int) -> None:
+def _obey_only(trainer: int, maker: int) -> None:
     """End the process when the trainer sends SIGTERM, or when it is gone.
 
     Torch's own watchdog is not enough: a worker that finds its parent dead still waits for a reader of its results.
+
+    Args:
+        trainer: the process that may send SIGTERM.
+        maker: the process that forked this one: the trainer, or a fork server that ends with it.
     """
-    while os.getppid() == trainer:
+    while os.getppid() == maker:
         received = signal.sigtimedwait({signal.SIGTERM}, CHECK_TRAINER_S)
         if received is not None and received.si_pid == trainer:
             break

@@ -76,6 +76,7 @@ def test_none_for_all_is_an_error():
         MapDataset([1, 2], lambda x: None)[0]
 
 
+@pytest.mark.slow
 def test_a_lambda_reaches_spawned_workers():
     factor = 3
     mapped = MapDataset(DatasetFromList([1, 2, 3]), lambda x: factor * x)
