@@ -15,6 +15,9 @@ COMMANDS = {
     "print-config": ("hookline.cli.print_config", "run", "print a recipe with its overrides applied"),
     "convert": ("hookline.cli.convert", "run", "convert annotations, e.g. VIA to COCO"),
     "browse": ("hookline.cli.browse", "run", "draw the ground truth of a data set"),
+    "pack": ("hookline.cli.pack", "run_pack", "pack a folder into an FFRecord file"),
+    "unpack": ("hookline.cli.pack", "run_unpack", "write a packed folder's files to a folder"),
+    "ffr": ("hookline.cli.pack", "run_ffr", "list, verify or describe FFRecord files"),
     "env": ("hookline.cli.environment", "run", "print versions and devices"),
 }
 
