@@ -9,7 +9,7 @@ first use.
 import io
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ import torch.distributed as dist
 __all__ = [
     "all_gather",
     "any_rank",
+    "any_rank_later",
     "broadcast",
     "gather",
     "get_local_rank",
@@ -128,11 +129,29 @@ def any_rank(flag: bool) -> bool:
     Returns:
         True on all ranks or False on all ranks.
     """
+    return any_rank_later(flag)()
+
+
+def any_rank_later(flag: bool) -> Callable[[], bool]:
+    """Ask the question of :func:`any_rank` now and fetch the answer later; the work between hides the reduction.
+
+    Args:
+        flag: This rank's opinion.
+
+    Returns:
+        A function to be called once on every rank, which gives the answer. Other collectives may come between.
+    """
     if get_world_size() == 1:
-        return bool(flag)
+        return lambda: bool(flag)
     votes = torch.tensor([int(bool(flag))], dtype=torch.int32)
-    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_gloo(None))
-    return bool(votes.item())
+    work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_gloo(None), async_op=True)
+    assert work is not None
+
+    def answer() -> bool:
+        work.wait()
+        return bool(votes.item())
+
+    return answer
 
 
 def all_gather(obj: Any, group: dist.ProcessGroup | None = None) -> list[Any]:

@@ -40,6 +40,9 @@ def collectives(rank: int, world: int) -> None:
     assert hd.broadcast(objects[rank], src=1) == objects[1]
     for setter in (0, 1, 2, None):
         assert hd.any_rank(rank == setter) == (setter is not None)
+        answer = hd.any_rank_later(rank == setter)
+        assert hd.all_gather(rank) == list(range(world))  # another collective between
+        assert answer() == (setter is not None)
     assert len(set(hd.all_gather(hd.shared_random_seed()))) == 1
     hd.synchronize()
     hd.synchronize(timedelta(seconds=30))
