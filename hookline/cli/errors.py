@@ -18,7 +18,7 @@ def report(error: Exception) -> int:
     """Print why the run ended.
 
     Args:
-        error: what was raised. Errors of Hookline's own classes say what to do and are shown without a traceback.
+        error: what was raised. Those that say what to do are shown without a traceback; the log file has it.
 
     Returns:
         2 for a wrong call or recipe, 1 for a failed run.
@@ -26,13 +26,24 @@ def report(error: Exception) -> int:
     if isinstance(error, ConfigError | UsageError):
         print(describe(error), file=sys.stderr)
         return 2
-    if type(error).__module__.startswith("hookline.") or isinstance(error, OSError | FloatingPointError):
+    if _is_explained(error):
         print(describe(error), file=sys.stderr)
         return 1
     traceback.print_exception(error)
     return 1
 
 
+def _is_explained(error: Exception) -> bool:
+    """Tell whether the message suffices: our own classes, files, and values refused by what a recipe builds."""
+    if type(error).__module__.startswith("hookline.") or isinstance(error, OSError | FloatingPointError):
+        return True
+    return isinstance(error, ValueError) and any(note.startswith("while building") for note in _notes(error))
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
+
+
 def describe(error: BaseException) -> str:
     """Write an error and the notes on what was being done, without a traceback."""
-    return "\n  ".join([f"error: {error}", *getattr(error, "__notes__", [])])
+    return "\n  ".join([f"error: {error}", *_notes(error)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,12 @@ class Evaluations:
         self._out = out
         self._built: list[tuple[str, Any, DatasetEvaluator]] | None = None
 
-    def run(self, model: nn.Module) -> dict[str, Any]:
+    def run(self, model: nn.Module, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
         """Evaluate the model; every rank takes part.
 
         Args:
             model: the model, on its device.
+            should_stop: asked before each batch; see :func:`~hookline.evaluation.inference_on_dataset`.
 
         Returns:
             ``{task: {metric: value}}``, with ``name/`` before the task where there are several data sets; empty on
@@ -59,7 +60,7 @@ class Evaluations:
             self._built = list(self._build())
         results: dict[str, Any] = {}
         for name, loader, evaluator in self._built:
-            found = inference_on_dataset(model, loader, evaluator)
+            found = inference_on_dataset(model, loader, evaluator, should_stop=should_stop)
             if not is_main_process():
                 continue
             print_csv_format(found)

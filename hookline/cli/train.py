@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hookline.engine.arguments import default_argument_parser
+from hookline.config.command_line import default_argument_parser
 
 __all__ = ["main", "parse_arguments"]
 

@@ -17,10 +17,15 @@ from hookline.engine.train_loop import HookBase, TrainerBase
 from hookline.engine.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 if TYPE_CHECKING:
-    from hookline.engine.arguments import default_argument_parser
     from hookline.engine.checkpoint import Checkpointer, DetectionCheckpointer
     from hookline.engine.checkpoint_errors import CheckpointError, UnsafeCheckpointError
-    from hookline.engine.defaults import create_ddp_model, default_device, default_setup, default_writers
+    from hookline.engine.defaults import (
+        create_ddp_model,
+        default_argument_parser,
+        default_device,
+        default_setup,
+        default_writers,
+    )
     from hookline.engine.optimizer import get_default_optimizer_params, get_param_groups_by_name
     from hookline.engine.schedule import WarmupParamScheduler
 
@@ -63,7 +68,7 @@ _LATER = {
     "UnsafeCheckpointError": "checkpoint_errors",
     "WarmupParamScheduler": "schedule",
     "create_ddp_model": "defaults",
-    "default_argument_parser": "arguments",
+    "default_argument_parser": "defaults",
     "default_device": "defaults",
     "default_setup": "defaults",
     "default_writers": "defaults",

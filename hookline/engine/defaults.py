@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from hookline.config import LazyConfig
+from hookline.config.command_line import default_argument_parser
 from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, synchronize
 from hookline.engine.environment import collect_env_info
 from hookline.engine.logger import setup_logger
 from hookline.engine.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from hookline.io import PathManager, atomic_open
 
-__all__ = ["create_ddp_model", "default_device", "default_setup", "default_writers"]
+__all__ = ["create_ddp_model", "default_argument_parser", "default_device", "default_setup", "default_writers"]
 
 
 def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:

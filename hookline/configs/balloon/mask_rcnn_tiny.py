@@ -11,8 +11,11 @@ from ..common.train import train
 
 dataloader.train.mapper.image_format = model.input_format
 dataloader.train.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=(224, 256, 288), max_size=384, sample_style="choice"),
+    L(T.ResizeShortestEdge)(short_edge_length=(192, 352), max_size=480, sample_style="range"),
     L(T.RandomFlip)(horizontal=True),
+    L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomSaturation)(intensity_min=0.6, intensity_max=1.4),
 ]
 dataloader.test.mapper.augmentations = [L(T.ResizeShortestEdge)(short_edge_length=256, max_size=384)]
 dataloader.train.total_batch_size = 8
@@ -21,10 +24,10 @@ dataloader.test.num_workers = 2
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 0.05
-lr_multiplier = cosine_multiplier(warmup=0.1)
+lr_multiplier = cosine_multiplier(warmup=0.05)
 
 train.output_dir = "./output/balloon/mask_rcnn_tiny"
 train.precision = "bf16"
-train.max_iter = 300
-train.eval_period = 0
-train.checkpointer.period = 100
+train.max_iter = 2500  # about 330 epochs of 61 images
+train.eval_period = 500
+train.checkpointer.period = 500

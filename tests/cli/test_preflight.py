@@ -1,0 +1,66 @@
+"""The check before iteration 0."""
+
+import pytest
+from omegaconf import OmegaConf
+from torch import nn
+
+from hookline.cli.errors import UsageError
+from hookline.cli.preflight import check_classes, class_counts
+from hookline.data import MetadataCatalog
+from hookline.data.checks import DatasetCheckError
+
+
+class Head(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+
+
+class Loader:
+    def __init__(self, records):
+        self.records = records
+
+
+@pytest.fixture
+def cfg():
+    name = "preflight_test"
+    MetadataCatalog.get(name).set(thing_classes=["cat", "dog"])
+    yield OmegaConf.create({"dataloader": {"train": {"dataset": {"names": name}}}})
+    MetadataCatalog.remove(name)
+
+
+def record(tmp_path, category=0, exists=True):
+    file = tmp_path / "a.jpg"
+    if exists:
+        file.write_bytes(b"x")
+    annotation = {"id": 7, "bbox": [0, 0, 4, 4], "bbox_mode": 1, "category_id": category, "iscrowd": 0}
+    return {"file_name": str(file), "image_id": 3, "height": 8, "width": 8, "annotations": [annotation]}
+
+
+def test_counts_are_found_through_wrappers():
+    model = nn.Sequential()
+    model.add_module("module", nn.Sequential(Head(5)))
+    assert class_counts(model) == {"0": 5}
+
+
+def test_a_fitting_model_and_data_set_pass(cfg, tmp_path):
+    check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path)]))
+
+
+def test_another_class_count_names_module_and_setting(cfg, tmp_path):
+    with pytest.raises(UsageError, match=r"model\.0\.num_classes=80.*2 classes \(cat, dog\).*num_classes=2"):
+        check_classes(cfg, nn.Sequential(Head(80)), Loader([record(tmp_path)]))
+
+
+def test_a_category_out_of_range_names_file_and_annotation(cfg, tmp_path):
+    with pytest.raises(DatasetCheckError, match=r"a\.jpg.*7"):
+        check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path, category=2)]))
+
+
+def test_a_missing_image_is_named(cfg, tmp_path):
+    with pytest.raises(DatasetCheckError, match=r"a\.jpg"):
+        check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path, exists=False)]))
+
+
+def test_a_loader_without_records_is_left_alone(cfg):
+    check_classes(cfg, nn.Sequential(Head(80)), iter([]))

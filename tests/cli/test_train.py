@@ -1,0 +1,70 @@
+"""The command line of a training: what it understands, what it refuses, and in which time."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hookline.cli.train import main, parse_arguments
+
+
+def test_settings_may_stand_between_flags():
+    args = parse_arguments(["--config-file", "r.py", "a=1", "--eval-only", "b.c=[1, 2]", "--cfg-options", "d=x"])
+    assert args.opts == ["a=1", "b.c=[1, 2]", "d=x"]
+    assert args.eval_only
+
+
+def test_resume_takes_a_file_but_no_setting(tmp_path):
+    assert parse_arguments(["--config-file", "r", "--resume"]).resume is True
+    assert parse_arguments(["--config-file", "r"]).resume is False
+    args = parse_arguments(["--config-file", "r", "--resume", "train.max_iter=3"])
+    assert (args.resume, args.opts) == (True, ["train.max_iter=3"])
+    file = tmp_path / "a=b.pth"
+    file.write_bytes(b"")
+    assert parse_arguments(["--config-file", "r", "--resume", str(file)]).resume == str(file)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--config-file", "r", "--num-gpus", "2", "--num-procs", "2"], "exclude each other"),
+        (["--config-file", "r", "--num-procs", "-1"], "must not be negative"),
+        (["--config-file", "r", "--eval-only", "--resume"], "--eval-only"),
+        (["--config-file", "r", "--out", "x.txt"], "x.txt"),
+        (["--config-file", "r", "a=1", "--nosuch"], "--nosuch"),
+        ([], "--config-file"),
+    ],
+)
+def test_a_wrong_call_ends_with_code_2(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(argv)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--config-file", "balloon/mask_rcnn_tyni.py"], "balloon/mask_rcnn_tiny"),
+        (["--config-file", "balloon/mask_rcnn_tiny.py", "train.max_itre=3"], "max_iter"),
+        (["--config-file", "balloon/mask_rcnn_tiny.py", "train.max_iter=-1"], "train.max_iter=-1"),
+        (["--config-file", "balloon/mask_rcnn_tiny.py", "train.accumulate=0"], "train.accumulate=0"),
+        (["--config-file", "balloon/mask_rcnn_tiny.py", "train.max_epochs=3"], "give one"),
+        (["--config-file", "balloon/mask_rcnn_tiny.py", "+model.proposal_generator.nosuch=1"], "nosuch"),
+    ],
+)
+def test_a_wrong_recipe_ends_with_code_2_and_names_the_key(argv, words, capsys):
+    assert main(argv) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys, contextlib, io\n"
+        "from hookline.cli.train import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    main(['--help'])\n"
+        "assert '--num-gpus' in out.getvalue()\n"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
