@@ -127,7 +127,7 @@ def _annotation_problems(
 
 
 def _box_problems(annotation: Mapping[str, Any], record: Record) -> Iterator[str]:
-    """Refuse boxes that are none or lie outside; those without area exist in COCO itself, the mapper drops them."""
+    """Refuse boxes that are none or lie outside; lines are left to the loaders and the mapper."""
     try:
         if annotation["bbox_mode"] == BoxMode.XYWHA_ABS:
             return

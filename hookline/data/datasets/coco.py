@@ -168,7 +168,9 @@ def _refuse_double(ids: Iterable[Any], what: str) -> None:
 def _add_annotations(
     records: dict[Any, Record], rows: list[dict[str, Any]], class_of: dict[int, int], extra_keys: Sequence[str]
 ) -> None:
-    # Sort the annotations to their images in one pass.
+    # Sort the annotations to their images in one pass. Boxes that are lines are left out: train2017 itself has one, and
+    # nothing can be learnt from them.
+    lines = []
     for row in rows:
         try:
             image_id = row["image_id"]
@@ -186,6 +188,9 @@ def _add_annotations(
             raise AnnotationFileError(_what_is_wrong(row, records, class_of)) from None
         if not isinstance(bbox, list) or len(bbox) != 4:
             raise AnnotationFileError(f"annotation {row['id']!r}: bbox {bbox!r} is not a list of x, y, width, height")
+        if 0 in bbox[2:]:
+            lines.append(row["id"])
+            continue
         if "area" in row:
             annotation["area"] = row["area"]
         if row.get("segmentation"):
@@ -196,6 +201,9 @@ def _add_annotations(
             if key in row:
                 annotation[key] = row[key]
         record["annotations"].append(annotation)
+    if lines:
+        shown = ", ".join(map(repr, lines[:5])) + (", ..." if len(lines) > 5 else "")
+        logger.warning(f"Left out {len(lines)} annotations whose box has no width or no height: {shown}")
     if len({row["id"] for row in rows}) != len(rows):
         _refuse_double((row["id"] for row in rows), "annotation id")
 

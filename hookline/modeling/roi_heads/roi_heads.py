@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hookline.modeling._checks import check_together
+from hookline.modeling.matcher import Matcher
 from hookline.modeling.poolers import ROIPooler
 from hookline.modeling.roi_heads.base import ROIHeads, select_foreground_proposals
 from hookline.structures import Boxes, ImageList, Instances
@@ -34,7 +35,11 @@ class StandardROIHeads(ROIHeads):
         keypoint_pooler: Pools them; None gives the keypoint head the whole feature maps.
         keypoint_head: Predicts keypoints.
         train_on_pred_boxes: Whether masks and keypoints are trained on the box head's output instead of proposals.
-        kwargs: Arguments of `ROIHeads`.
+        num_classes: K, see `ROIHeads`, as for the arguments below.
+        batch_size_per_image: Proposals that are sampled for training.
+        positive_fraction: Largest share of foreground among them.
+        proposal_matcher: Matches proposals to ground truth.
+        proposal_append_gt: Whether ground-truth boxes are proposals too in training.
 
     Raises:
         ValueError: If a head is given without its feature maps, or the other way round, or numbers of classes differ.
@@ -56,9 +61,19 @@ class StandardROIHeads(ROIHeads):
         keypoint_pooler: ROIPooler | None = None,
         keypoint_head: nn.Module | None = None,
         train_on_pred_boxes: bool = False,
-        **kwargs: Any,
+        num_classes: int,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        proposal_matcher: Matcher,
+        proposal_append_gt: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            num_classes=num_classes,
+            batch_size_per_image=batch_size_per_image,
+            positive_fraction=positive_fraction,
+            proposal_matcher=proposal_matcher,
+            proposal_append_gt=proposal_append_gt,
+        )
         own_classes = getattr(box_predictor, "num_classes", self.num_classes)
         if own_classes != self.num_classes:
             raise ValueError(f"num_classes={self.num_classes}, but box_predictor.num_classes={own_classes}.")

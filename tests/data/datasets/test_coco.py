@@ -217,3 +217,11 @@ def test_a_file_that_is_wrong_is_named_with_the_id(write, content, words):
     with pytest.raises(AnnotationFileError, match=words) as caught:
         load_coco_json(path, "root")
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_boxes_that_are_lines_are_left_out_and_named(write, caplog):
+    content = copy.deepcopy(GOOD)
+    content["annotations"][0]["bbox"] = [1, 1, 2, 0]
+    records = load_coco_json(write(content), "images")
+    assert [a["id"] for record in records for a in record["annotations"]] == [12]
+    assert "no width or no height: 11" in caplog.text
