@@ -1,19 +1,17 @@
-"""Save once and leave in order when anybody asks the run to stop: the hook, and what it may tell the system."""
+"""Save once and leave in order when anybody asks the run to stop."""
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hookline.distributed import all_gather, any_rank, is_main_process, synchronize
+from hookline.distributed import all_gather, any_rank, any_rank_later, get_world_size, is_main_process, synchronize
+from hookline.engine.job_systems import go_suspend, hfai_client, requeue_slurm_job
 from hookline.engine.train_loop import HookBase
-from hookline.engine.triggers import Trigger, default_triggers, hfai_client
+from hookline.engine.triggers import Trigger, default_triggers
 
 if TYPE_CHECKING:
     from hookline.engine.checkpoint import Checkpointer
@@ -30,10 +28,14 @@ class Suspended(SystemExit):
 
 
 class SuspendCheckpointer(HookBase):
-    """Save and leave at the end of the step in which somebody asked the run to stop.
+    """Save and leave at the end of a step when somebody asked the run to stop.
 
-    Register it last, so that everything else has finished the step. The notice may reach a single rank: after every
-    step all ranks agree by one small reduction over gloo, so that all of them save and leave at the same step.
+    Register it last, on every rank, so that everything else has finished the step. The notice may reach a single rank
+    at any moment: in every step all ranks vote, so that all of them save and leave at the same one. The vote is cast
+    at the beginning of a step and counted at its end, so that nobody waits for it; a notice that comes during a step
+    may therefore need the next step too. A single process looks at the end of the step.
+
+    An evaluation that was cut short (see :class:`~hookline.engine.hooks.EvalHook`) ends its step at once.
 
     Args:
         checkpointer: saves the state.
@@ -44,7 +46,10 @@ class SuspendCheckpointer(HookBase):
             called even if saving failed, since a job that is not put back into the queue is lost for sure.
         exit_code: the code to leave with. By default 128 + the signal, or 75 for other reasons.
         grace_s: seconds that the system gives; a save that takes longer is warned about.
-        period: agree only every so many steps, for models whose steps take less than 20 ms.
+        period: vote only every so many steps.
+
+    Raises:
+        ValueError: if the period is not positive.
     """
 
     def __init__(
@@ -69,76 +74,125 @@ class SuspendCheckpointer(HookBase):
         self.exit_code = exit_code
         self.grace_s = grace_s
         self.period = period
+        self._vote: Callable[[], bool] | None = None
+        self._is_listening = False
+        self._warned = False
 
-    def before_train(self) -> None:
-        """Start listening."""
-        for trigger in self.triggers:
-            trigger.start()
-
-    def after_train(self) -> None:
-        """Stop listening and leave the process's handlers as they were."""
-        for trigger in self.triggers:
-            trigger.stop()
+    def listen(self) -> None:
+        """Start the triggers, if they are not yet."""
+        if not self._is_listening:
+            self._is_listening = True
+            for trigger in self.triggers:
+                trigger.start()
 
     def requested(self) -> bool:
-        """Say whether this rank was asked to stop. Costs nothing and moves no data; long work may look at it."""
+        """Say whether this rank was asked to stop; begins to listen. Moves no data, so long work may look at it."""
+        self.listen()
         return any(trigger.fired() for trigger in self.triggers)
 
+    def before_train(self) -> None:
+        """Begin to listen; leave if somebody asked already, while the work of an earlier run was made up for."""
+        asked = any_rank(self.requested())
+        if self._has_unfinished() or (asked and self.trainer.start_iter < self.trainer.max_iter):
+            self._leave("before the first step; nothing is to be saved")
+
+    def before_step(self) -> None:
+        """Cast this rank's vote."""
+        if get_world_size() > 1 and (self.trainer.iter + 1) % self.period == 0:
+            self._vote = any_rank_later(self.requested())
+
     def after_step(self) -> None:
-        """Learn whether any rank was asked to stop, and if so save, tell the system and leave.
+        """Learn whether any rank was asked to stop, and if so save, tell the system and leave."""
+        trainer = self.trainer
+        asked = self._count() or self._has_unfinished()
+        self._warn_of_grace()
+        if not asked:
+            return
+        if trainer.iter + 1 >= trainer.max_iter:
+            logger.warning("Asked to stop at the last step, after which the run ends by itself")
+            return
+        self._leave(f"at iteration {trainer.iter}", self._save)
+
+    def after_train(self) -> None:
+        """Stop listening and leave the process's handlers as they were; leave if the last evaluation was cut short."""
+        try:
+            if self.trainer.iter >= self.trainer.max_iter and self._has_unfinished():
+                self._leave("in the evaluation after the last step, which is saved")
+        finally:
+            self._vote = None
+            self._is_listening = False
+            for trigger in self.triggers:
+                trigger.stop()
+
+    def _count(self) -> bool:
+        if get_world_size() == 1:
+            return self.requested()
+        vote, self._vote = self._vote, None
+        return vote is not None and vote()
+
+    def _has_unfinished(self) -> bool:
+        """Tell whether a hook was cut short in what it does, which hooks do on all ranks together."""
+        return any(getattr(hook, "unfinished", False) for hook in self.trainer._hooks)
+
+    def _leave(self, where: str, save: Callable[[float], None] | None = None) -> None:
+        """Save, tell and leave, on all ranks together.
 
         Raises:
-            Suspended: when the state is saved.
+            Suspended: always.
         """
-        step = self.trainer.iter + 1
-        if step % self.period and step != self.trainer.max_iter:
-            return
-        if not any_rank(self.requested()):
-            return
-        if step == self.trainer.max_iter:
-            logger.warning("Asked to stop at the last step: the run ends by itself")
-            return
-        reason = self._agreed_reason()
-        logger.warning(f"Suspending at iteration {self.trainer.iter}: {reason}")
-        self._save()
+        reason, fired_at = self._agreed_reason()
+        logger.warning(f"Suspending {where}: {reason}")
+        if save is not None:
+            save(fired_at)
         if is_main_process() and self.on_suspend is not None:
-            self._tell()
+            self._tell(self.on_suspend)
         synchronize()  # whoever left before the main rank has saved would have it taken down as well
         raise Suspended(self._code(reason))
 
-    def _agreed_reason(self) -> str:
-        """Share the reasons, so that all ranks leave with the same code."""
-        own = next((trigger.reason for trigger in self.triggers if trigger.reason is not None), None)
-        return next((reason for reason in all_gather(own) if reason is not None), "asked to stop")
+    def _agreed_reason(self) -> tuple[str, float]:
+        """Share reasons, so that all ranks leave with the same code, and how long ago the first notice came."""
+        now = time.monotonic()
+        own = [(now - trigger.fired_at, trigger.reason) for trigger in self.triggers if trigger.reason is not None]
+        heard = [notice for notices in all_gather(own) for notice in notices]
+        age, reason = max(heard, default=(0.0, "asked to stop"))
+        return str(reason), now - age
 
-    def _save(self) -> None:
-        iteration = self.trainer.iter
-        started = time.perf_counter()
+    def _save(self, fired_at: float) -> None:
+        iteration, checkpointer = self.trainer.iter, self.checkpointer
+        started = time.monotonic()
         try:
-            self.trainer.flush_metrics()
-            self.checkpointer.wait()
-            if self.checkpointer.last_saved_iteration == iteration:
+            self.trainer.flush_metrics(self)
+            checkpointer.wait()
+            if checkpointer.last_saved_iteration == iteration:
                 logger.info(f"Iteration {iteration} is saved already")
             else:
-                self.checkpointer.save(f"{self.file_prefix}_{iteration:07d}", iteration=iteration)
-                self.checkpointer.wait()
+                checkpointer.save(f"{self.file_prefix}_{iteration:07d}", iteration=iteration)
+                checkpointer.wait()
         except Exception:
             logger.exception("Saving failed; an older checkpoint has to serve")
             return
-        taken = time.perf_counter() - started
+        now = time.monotonic()
+        taken = f"Saved in {now - started:.2f} s, {now - fired_at:.2f} s after the notice"
         if self.grace_s is None:
-            logger.info(f"Saved in {taken:.2f} s")
-        elif taken <= self.grace_s:
-            logger.info(f"Saved in {taken:.2f} s of the {self.grace_s:g} s given")
+            logger.info(taken)
+        elif now - fired_at <= self.grace_s:
+            logger.info(f"{taken}; {self.grace_s:g} s are given")
         else:
-            logger.warning(f"Saving took {taken:.2f} s, longer than the {self.grace_s:g} s given: ask for more time")
+            logger.warning(f"{taken}, but only {self.grace_s:g} s are given: ask for more time")
 
-    def _tell(self) -> None:
-        assert self.on_suspend is not None
-        name = getattr(self.on_suspend, "__name__", repr(self.on_suspend))
+    def _warn_of_grace(self) -> None:
+        """Say it as soon as a periodic save shows that the time given will not do, and not when it is too late."""
+        last_save_s = self.checkpointer.last_save_s
+        if self.grace_s is not None and not self._warned and last_save_s is not None and last_save_s > self.grace_s:
+            self._warned = True
+            logger.warning(f"Saving takes {last_save_s:.2f} s, but a suspension gives {self.grace_s:g} s")
+
+    @staticmethod
+    def _tell(on_suspend: Callable[[], object]) -> None:
+        name = getattr(on_suspend, "__name__", repr(on_suspend))
+        logger.info(f"Telling the system: {name}()")
         try:
-            self.on_suspend()
-            logger.info(f"Told the system: {name}()")
+            on_suspend()
         except Exception:
             logger.exception(f"Telling the system by {name}() failed")
 
@@ -148,31 +202,3 @@ class SuspendCheckpointer(HookBase):
         if reason.startswith("signal "):
             return 128 + signal.Signals[reason.removeprefix("signal ")]
         return EXIT_SUSPENDED
-
-
-def requeue_slurm_job() -> None:
-    """Put this Slurm job back into the queue: a job that merely exits is COMPLETED and does not come back.
-
-    Raises:
-        RuntimeError: outside a Slurm job, without ``scontrol``, or if Slurm refuses.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        raise RuntimeError("requeue_slurm_job: SLURM_JOB_ID is not set, this is no Slurm job")
-    if shutil.which("scontrol") is None:
-        raise RuntimeError("requeue_slurm_job: scontrol is not on the PATH of this job")
-    result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=30, check=False)
-    if result.returncode:
-        raise RuntimeError(f"scontrol requeue {job} answered {result.returncode}: {result.stderr.strip()}")
-
-
-def go_suspend() -> None:
-    """Tell HFAI that this job may be taken down. On the cluster it does not return; where it does, the run leaves.
-
-    Raises:
-        RuntimeError: where HFAI's client is not found.
-    """
-    client = hfai_client()
-    if client is None:
-        raise RuntimeError("go_suspend: hfai.client is not found, or this is no HFAI cluster")
-    client.go_suspend()

@@ -1,13 +1,12 @@
 """What may ask a run to stop: signals, a file, a function to poll, a deadline. Each is a small object with one latch.
 
-A trigger is started by :class:`~hookline.engine.hooks.SuspendCheckpointer` before training and stopped after it. Its
+A trigger is started by :class:`~hookline.engine.suspend.SuspendCheckpointer` before training and stopped after it. Its
 ``reason`` is None until it fires and keeps the first reason from then on, because a notice may be withdrawn again
 (HFAI lowers its flag after five seconds) and must not be missed.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
@@ -18,15 +17,25 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from hookline.engine.job_systems import hfai_client, slurm_end_time
+
 __all__ = ["CallableTrigger", "DeadlineTrigger", "FileTrigger", "SignalTrigger", "Trigger", "default_triggers"]
+
+REPEATED_S = 2.0  # a scheduler and the starter of the ranks may both deliver one and the same notice
 
 logger = logging.getLogger(__name__)
 
 
 class Trigger:
-    """Something that may ask the run to stop."""
+    """Something that may ask the run to stop.
+
+    Attributes:
+        reason: Why, None until it fires.
+        fired_at: When, by ``time.monotonic()``.
+    """
 
     reason: str | None = None
+    fired_at: float = float("inf")
 
     def start(self) -> None:
         """Begin to listen."""
@@ -34,13 +43,23 @@ class Trigger:
     def stop(self) -> None:
         """Stop listening and leave the process as it was before :meth:`start`."""
 
+    def fire(self, reason: str) -> None:
+        """Ask the run to stop; only the first reason counts.
+
+        Args:
+            reason: for the log.
+        """
+        if self.reason is None:
+            self.fired_at = time.monotonic()
+            self.reason = reason
+
     def fired(self) -> bool:
         """Say whether the run was asked to stop; once true it stays true."""
         return self.reason is not None
 
 
 class SignalTrigger(Trigger):
-    """Fire at a signal; a second one ends the process at once.
+    """Fire at a signal; a second one, two seconds later or more, ends the process at once.
 
     The handler only sets the latch: writing inside a handler may dead-lock or tear what was being written. Handlers
     are installed in the main thread of this process only. Forked children (data workers) ignore the signals instead,
@@ -64,7 +83,8 @@ class SignalTrigger(Trigger):
             raise RuntimeError("SignalTrigger: signal handlers can be installed in the main thread only")
         _LISTENING.add(self)
         for each in self.signals:
-            self._previous[each] = signal.signal(each, self._handle)
+            if each not in self._previous:
+                self._previous[each] = signal.signal(each, self._handle)
 
     def stop(self) -> None:
         """Put the previous handlers back."""
@@ -75,10 +95,10 @@ class SignalTrigger(Trigger):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:
-            self.reason = f"signal {signal.Signals(number).name}"
-            return
-        signal.signal(number, signal.SIG_DFL)  # asked twice: nobody wants to wait for the save
-        os.kill(os.getpid(), number)
+            self.fire(f"signal {signal.Signals(number).name}")
+        elif time.monotonic() - self.fired_at >= REPEATED_S:  # asked again: nobody wants to wait for the save
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def ignore_in_child(self) -> None:
         """Ignore the signals in a process that was forked from this one."""
@@ -115,9 +135,10 @@ class _PollingTrigger(Trigger):
 
     def start(self) -> None:
         """Start the polling thread."""
-        self._quit.clear()
-        self._thread = threading.Thread(target=self._poll, name=type(self).__name__, daemon=True)
-        self._thread.start()
+        if self._thread is None:
+            self._quit.clear()
+            self._thread = threading.Thread(target=self._poll, name=type(self).__name__, daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """End the polling thread; a poll that hangs is left behind after one second."""
@@ -129,16 +150,19 @@ class _PollingTrigger(Trigger):
     def _poll(self) -> None:
         while self.reason is None and not self._quit.is_set():
             try:
-                self.reason = self._look()
+                reason = self._look()
             except Exception as error:
+                reason = None
                 if not self._warned:  # a poll that fails now may work in a second; saying it once is enough
                     logger.warning(f"{type(self).__name__}: polling failed ({type(error).__name__}: {error})")
                     self._warned = True
+            if reason is not None:
+                self.fire(reason)
             self._quit.wait(self.interval_s)
 
 
 class FileTrigger(_PollingTrigger):
-    """Fire when a file appears. A file that lies there already when training starts counts too.
+    """Fire when a file appears. A file that lies there already counts too: remove it before the next start.
 
     Args:
         path: the file.
@@ -150,7 +174,7 @@ class FileTrigger(_PollingTrigger):
         self.path = os.fspath(path)
 
     def _look(self) -> str | None:
-        return f"file {self.path}" if os.path.exists(self.path) else None
+        return f"file {self.path} (remove it before the next start)" if os.path.exists(self.path) else None
 
 
 class CallableTrigger(_PollingTrigger):
@@ -176,35 +200,30 @@ class DeadlineTrigger(Trigger):
 
     Args:
         seconds: seconds from :meth:`start` to the end; or
-        at: the end as seconds since the epoch. With neither, Slurm's ``SLURM_JOB_END_TIME``.
+        at: the end as seconds since the epoch. With neither, the end of this Slurm job.
         margin_s: how long before the end to fire.
 
     Raises:
-        ValueError: if both are given, or neither and Slurm has set no end.
+        ValueError: if both are given.
     """
 
     def __init__(self, seconds: float | None = None, *, at: float | None = None, margin_s: float = 0.0) -> None:
         if seconds is not None and at is not None:
             raise ValueError(f"seconds={seconds} and at={at}: give one of them")
-        if seconds is None and at is None:
-            if "SLURM_JOB_END_TIME" not in os.environ:
-                raise ValueError("DeadlineTrigger: give seconds or at; SLURM_JOB_END_TIME is not set")
-            at = float(os.environ["SLURM_JOB_END_TIME"])
         self.seconds = seconds
-        self.at = at
+        self.at = slurm_end_time() if seconds is None and at is None else at
         self.margin_s = margin_s
-        self._started_at: float | None = None
 
     def start(self) -> None:
         """Begin to count."""
-        self._started_at = time.time()
+        if self.at is None:
+            assert self.seconds is not None
+            self.at = time.time() + self.seconds
 
     def fired(self) -> bool:
         """Say whether the end is near."""
-        if self.reason is None and self._started_at is not None:
-            end = self.at if self.at is not None else self._started_at + float(self.seconds or 0.0)
-            if time.time() >= end - self.margin_s:
-                self.reason = f"deadline {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(end))}"
+        if self.reason is None and self.at is not None and time.time() >= self.at - self.margin_s:
+            self.fire(f"deadline {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.at))}")
         return self.reason is not None
 
 
@@ -215,14 +234,3 @@ def default_triggers() -> list[Trigger]:
     if client is not None:
         triggers.append(CallableTrigger(client.receive_suspend_command, name="hfai.client.receive_suspend_command"))
     return triggers
-
-
-def hfai_client() -> Any | None:
-    """Give ``hfai.client`` on an HFAI cluster or in its local simulation, else None."""
-    if "MARSV2_NB_NAME" not in os.environ and os.environ.get("HFAI_SIMULATE") != "1":
-        return None
-    try:
-        return importlib.import_module("hfai.client")
-    except ImportError:
-        logger.warning("This looks like an HFAI cluster, but hfai.client cannot be imported: its flag is not polled")
-        return None

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import torch
 
-from hookline.engine.events import EventStorage, get_event_storage
+from hookline.engine.events import EventStorage, get_event_storage, has_event_storage
 from hookline.engine.history import HistoryBuffer
 from hookline.io import PathManager
 
@@ -108,6 +108,7 @@ class JSONWriter(EventWriter):
         self._path = str(json_file)
         self._window_size = window_size
         self._last_write = -1
+        self._last_names: set[str] = set()  # written for that iteration
         self._file: IO[str] | None = None
 
     def begin(self, start_iter: int) -> None:
@@ -116,16 +117,18 @@ class JSONWriter(EventWriter):
         Args:
             start_iter: the first step; with 0 all whole lines stay.
         """
-        self._last_write = start_iter - 1
+        self._last_write, self._last_names = start_iter - 1, _restored(start_iter - 1)
         if os.path.isfile(self._path):
-            last = _cut_lines(self._path, start_iter if start_iter > 0 else None)
-            self._last_write = min(self._last_write, last)
+            last, names = _cut_lines(self._path, start_iter if start_iter > 0 else None)
+            if last <= self._last_write:
+                self._last_write, self._last_names = last, names
 
     def write(self) -> None:
         """Append a line for every iteration with new metrics; most often this is one."""
         lines: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
-            if iteration > self._last_write:
+            late = iteration == self._last_write and name not in self._last_names  # such as a resumed evaluation
+            if iteration > self._last_write or late:
                 lines.setdefault(iteration, {"iteration": iteration})[name] = value
         if not lines:
             return
@@ -135,7 +138,9 @@ class JSONWriter(EventWriter):
         for iteration in sorted(lines):
             self._file.write(json.dumps(lines[iteration], sort_keys=True) + "\n")
         self._file.flush()
-        self._last_write = max(lines)
+        last = max(lines)
+        self._last_names = set(lines[last]) | (self._last_names if last == self._last_write else set())
+        self._last_write = last
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""
@@ -159,6 +164,7 @@ class TensorboardXWriter(EventWriter):
         self._kwargs = kwargs
         self._writer: Any = None
         self._last_write = -1
+        self._last_names: set[str] = set()
         self._last_picture = 0
 
     def begin(self, start_iter: int) -> None:
@@ -167,7 +173,7 @@ class TensorboardXWriter(EventWriter):
         Args:
             start_iter: the first step, 0 for a fresh start.
         """
-        self._last_write = start_iter - 1
+        self._last_write, self._last_names = start_iter - 1, _restored(start_iter - 1)
         if start_iter > 0:
             self._kwargs.setdefault("purge_step", start_iter)
 
@@ -176,11 +182,14 @@ class TensorboardXWriter(EventWriter):
         storage = get_event_storage()
         new: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
-            if iteration > self._last_write:
+            late = iteration == self._last_write and name not in self._last_names  # such as a resumed evaluation
+            if iteration > self._last_write or late:
                 new.setdefault(iteration, {})[name] = value
         for iteration in sorted(new):
             self._add_scalars(new[iteration], iteration)
-            self._last_write = max(self._last_write, iteration)
+            if iteration > self._last_write:
+                self._last_write, self._last_names = iteration, set()
+            self._last_names.update(new[iteration])
         for picture in storage.pictures():
             if picture.number > self._last_picture:
                 self._open().add_image(picture.name, picture.image, picture.iteration)
@@ -223,22 +232,40 @@ def _memory() -> str:
     return f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"
 
 
+def _restored(iteration: int) -> set[str]:
+    """Name the scalars whose newest value is that of an iteration, which an earlier run has written."""
+    if not has_event_storage():
+        return set()
+    return {name for name, (_, last) in get_event_storage().latest().items() if last == iteration}
+
+
 def _cut_lines(path: str, from_iteration: int | None) -> int:
-    """Truncate a file of JSON lines behind its last whole line before ``from_iteration``.
+    """Truncate a file of JSON lines at ``from_iteration`` of its last run, and at a last line without an end.
 
     Returns:
         The iteration of the last line left, -1 without any.
     """
-    end, last = 0, -1
+    end, last, cut = 0, -1, None
     with open(path, "r+b") as file:
         for line in file:
-            try:
-                iteration = int(json.loads(line)["iteration"])
-            except (ValueError, KeyError, TypeError):
+            if not line.endswith(b"\n"):
                 break
-            if not line.endswith(b"\n") or (from_iteration is not None and iteration >= from_iteration):
-                break
+            iteration = _iteration_of(line, last)
+            if iteration < last:  # another run began here, in the same file
+                cut = None
+            if from_iteration is not None and iteration >= from_iteration and cut is None:
+                cut = (end, last)
             end, last = end + len(line), iteration
+        if cut is not None:
+            end, last = cut
         if end < os.path.getsize(path):
             file.truncate(end)
     return last
+
+
+def _iteration_of(line: bytes, otherwise: int) -> int:
+    """Return the iteration that a line is about, something else for a line of another kind."""
+    try:
+        return int(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise

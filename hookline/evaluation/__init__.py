@@ -4,6 +4,7 @@ from hookline.evaluation.coco_evaluation import evaluate_predictions
 from hookline.evaluation.coco_evaluator import COCOEvaluator
 from hookline.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
 from hookline.evaluation.inference import inference_context, inference_on_dataset
+from hookline.evaluation.interruption import EvaluationInterrupted
 from hookline.evaluation.records import records_to_coco
 from hookline.evaluation.tables import print_csv_format
 
@@ -11,6 +12,7 @@ __all__ = [
     "COCOEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "EvaluationInterrupted",
     "evaluate_predictions",
     "inference_context",
     "inference_on_dataset",

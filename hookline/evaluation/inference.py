@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hookline.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from hookline.evaluation.interruption import StopWatcher
 from hookline.evaluation.progress import InferenceProgress
 
 __all__ = ["inference_context", "inference_on_dataset"]
@@ -27,6 +28,8 @@ def inference_on_dataset(
     data_loader: Iterable[list[dict]],
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     callbacks: Mapping[str, Callable[[], Any]] | None = None,
+    *,
+    should_stop: Callable[[], bool] | None = None,
 ) -> OrderedDict[str, Any]:
     """Feed the data set to the model and its outputs to the evaluator; every rank calls it with its own share.
 
@@ -40,6 +43,9 @@ def inference_on_dataset(
         evaluator: one, or several to be fed together; without one the model's speed is all that is learnt.
         callbacks: called without arguments ``on_start``, before the first batch; ``before_inference`` and
             ``after_inference`` of the model on a batch; and ``on_end``, after the last one.
+        should_stop: asked before each batch, such as ``SuspendCheckpointer.requested``. When it says yes on any rank,
+            all ranks leave by :class:`~hookline.evaluation.EvaluationInterrupted` without results. It must be given
+            on all ranks or on none.
 
     Returns:
         ``{task: {metric: value}}``; empty on all ranks but the first.
@@ -53,12 +59,15 @@ def inference_on_dataset(
     if not isinstance(evaluator, DatasetEvaluator):
         evaluator = DatasetEvaluators(evaluator or [])
     evaluator.reset()
+    watcher = StopWatcher(should_stop) if should_stop is not None else None
     with contextlib.ExitStack() as stack:
         if isinstance(model, nn.Module):
             stack.enter_context(inference_context(model))
         stack.enter_context(torch.no_grad())
         progress = stack.enter_context(InferenceProgress(_length(data_loader)))
-        _run(model, data_loader, evaluator, callbacks, progress)
+        _run(model, data_loader, evaluator, callbacks, progress, watcher)
+    if watcher is not None:
+        watcher.agree()
     results = evaluator.evaluate()
     return OrderedDict(results or {})
 
@@ -69,11 +78,14 @@ def _run(
     evaluator: DatasetEvaluator,
     callbacks: dict[str, Callable[[], Any]],
     progress: InferenceProgress,
+    watcher: StopWatcher | None,
 ) -> None:
     call = {name: callbacks.get(name, lambda: None) for name in _CALLBACKS}
     call["on_start"]()
     start = time.perf_counter()
     for inputs in data_loader:
+        if watcher is not None and watcher.stopped():
+            break
         loaded = time.perf_counter()
         call["before_inference"]()
         outputs = model(inputs)

@@ -110,6 +110,12 @@ class BestCheckpointer(HookBase):
         """The name of this hook's state in a checkpoint: one for each metric."""
         return f"{type(self).__qualname__}.{self._val_metric}"
 
+    def before_step(self) -> None:
+        """Look at an evaluation that a resumed run made up for before its first step."""
+        start_iter = self.trainer.start_iter
+        if self.trainer.iter == start_iter > 0 and self._every(start_iter - 1):
+            self._look(start_iter - 1)
+
     def after_step(self) -> None:
         """Look at the metric when it is time; the last iteration is left to the end."""
         iteration = self.trainer.iter
