@@ -18,7 +18,7 @@ from hookline.data.errors import BadSampleError
 from hookline.data.keypoints import keypoints_array, transform_keypoint_annotations
 from hookline.data.segmentations import Segmentations, annotation_name
 from hookline.data.transforms import CropTransform
-from hookline.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks, is_column_major
+from hookline.structures import Boxes, BoxMode, Instances, Keypoints
 
 __all__ = [
     "annotation_boxes",
@@ -194,7 +194,7 @@ def filter_empty_instances(
     if by_box:
         kept &= instances.get("gt_boxes").nonempty(threshold=box_threshold)
     if by_mask and instances.has("gt_masks"):
-        kept &= _nonempty(instances.get("gt_masks"))
+        kept &= instances.get("gt_masks").nonempty()
     rest = instances if bool(kept.all()) else instances[kept]
     return (rest, kept) if return_mask else rest
 
@@ -270,17 +270,6 @@ def _moved_boxes(boxes: np.ndarray, transforms: Transform, image_size: tuple[int
         return boxes
     height, width = image_size
     return np.asarray(transforms.apply_box(boxes)).clip(0, (width, height, width, height))
-
-
-def _nonempty(masks: PolygonMasks | BitMasks) -> torch.Tensor:
-    """Return bool (N,): whether a mask has anything; bitmaps are scanned in the order in which they lie in memory."""
-    if not isinstance(masks, BitMasks):
-        return masks.nonempty()
-    planes = masks.tensor.transpose(1, 2) if is_column_major(masks.tensor) else masks.tensor
-    if planes.numel() == 0:
-        return torch.zeros(len(planes), dtype=torch.bool)
-    # the maximum of bytes is vectorised, any() of bools is not
-    return planes.reshape(len(planes), -1).view(torch.uint8).amax(dim=1) > 0
 
 
 def _float_tensor(array: np.ndarray) -> torch.Tensor:
