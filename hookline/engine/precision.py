@@ -138,7 +138,7 @@ class FP16(Precision):
 
     def metrics(self) -> dict[str, float]:
         """Return the scale and the number of steps left out so far."""
-        return {"loss_scale": self.scaler.get_scale(), "skipped_steps": float(self.skipped_steps)}
+        return {"grad_scale": self.scaler.get_scale(), "skipped_steps": float(self.skipped_steps)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scaler's state and the count of skipped steps."""

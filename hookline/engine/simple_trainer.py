@@ -25,6 +25,8 @@ __all__ = ["SimpleTrainer"]
 
 HOOK_STREAM = 0xFFFF  # what hooks draw with torch in before_step; the batches of a step use the streams 0, 1, ...
 
+_TOGETHER = nullcontext()
+
 logger = logging.getLogger(__name__)
 
 
@@ -191,7 +193,7 @@ class SimpleTrainer(TrainerBase):
         """
         if self._seeder is not None:  # a loader without workers may have drawn
             self._seeder.seed_torch(self.iter, micro)
-        together = nullcontext() if micro + 1 == self.accumulate else unsynchronized(self.model)
+        together = _TOGETHER if micro + 1 == self.accumulate else unsynchronized(self.model)
         with together:
             with self.precision.forward():
                 losses = as_losses(self.model(batch))

@@ -239,33 +239,37 @@ def _restored(iteration: int) -> set[str]:
     return {name for name, (_, last) in get_event_storage().latest().items() if last == iteration}
 
 
-def _cut_lines(path: str, from_iteration: int | None) -> int:
+def _cut_lines(path: str, from_iteration: int | None) -> tuple[int, set[str]]:
     """Truncate a file of JSON lines at ``from_iteration`` of its last run, and at a last line without an end.
 
     Returns:
-        The iteration of the last line left, -1 without any.
+        The iteration of the last line left, -1 without any, and the names written for it.
     """
-    end, last, cut = 0, -1, None
+    end, last, names = 0, -1, set[str]()
+    cut: tuple[int, int, set[str]] | None = None
     with open(path, "r+b") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            iteration = _iteration_of(line, last)
+            entry = _parse(line)
+            iteration = entry.get("iteration", last)
             if iteration < last:  # another run began here, in the same file
                 cut = None
             if from_iteration is not None and iteration >= from_iteration and cut is None:
-                cut = (end, last)
+                cut = (end, last, names)
+            names = set(entry) | (names if iteration == last else set())
             end, last = end + len(line), iteration
         if cut is not None:
-            end, last = cut
+            end, last, names = cut
         if end < os.path.getsize(path):
             file.truncate(end)
-    return last
+    return last, names
 
 
-def _iteration_of(line: bytes, otherwise: int) -> int:
-    """Return the iteration that a line is about, something else for a line of another kind."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """Read the metrics of a line; one of another kind has none."""
     try:
-        return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return otherwise
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and isinstance(entry.get("iteration"), int) else {}

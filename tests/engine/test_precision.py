@@ -67,10 +67,10 @@ def test_tf32_leaves_the_settings_as_they_were():
 def test_fp16_skips_a_step_that_overflows():
     step = Step(FP16("cpu"))
     before = step.linear.weight.detach().clone()
-    scale = step.precision.metrics()["loss_scale"]
+    scale = step.precision.metrics()["grad_scale"]
     step(factor=float("inf"))
     assert torch.equal(step.linear.weight.detach(), before)
-    assert step.precision.metrics() == {"loss_scale": scale / 2, "skipped_steps": 1.0}
+    assert step.precision.metrics() == {"grad_scale": scale / 2, "skipped_steps": 1.0}
     step()
     assert not torch.equal(step.linear.weight.detach(), before)
     assert step.precision.skipped_steps == 1
@@ -87,4 +87,4 @@ def test_fp16_state_comes_back():
 
 def test_own_scaler():
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    assert FP16("cpu", scaler).metrics()["loss_scale"] == 8.0
+    assert FP16("cpu", scaler).metrics()["grad_scale"] == 8.0

@@ -240,7 +240,7 @@ class TestPrecision:
         trainer.train(0, 1)
         assert seen == [4.0]
         assert trainer.model.w.item() == pytest.approx(0.0, abs=1e-6)
-        assert trainer.storage.latest()["loss_scale"] == (1024.0, 0)
+        assert trainer.storage.latest()["grad_scale"] == (1024.0, 0)
         assert trainer.storage.latest()["skipped_steps"] == (0.0, 0)
 
     def test_state_of_the_scaler_is_part_of_the_state(self, make_trainer):
@@ -248,7 +248,7 @@ class TestPrecision:
         first.train(0, 2)
         second = make_trainer(precision="fp16")
         second.load_state_dict(first.state_dict())
-        assert second.precision.metrics()["loss_scale"] == 64.0
+        assert second.precision.metrics()["grad_scale"] == 64.0
 
     @pytest.mark.parametrize("precision", ["tf32", "bf16"])
     def test_others_train(self, make_trainer, precision):

@@ -137,6 +137,14 @@ class TestJSONWriter:
         JSONWriter(path).begin(60)
         assert [line["iteration"] for line in lines(path)] == [19, 39]
 
+    def test_an_earlier_run_in_the_same_file_stays(self, tmp_path):
+        path = tmp_path / "metrics.json"
+        self.written(path, [19, 39, 59, 19, 39, 59])
+        with path.open("a") as file:
+            file.write("a remark\n")
+        JSONWriter(path).begin(40)
+        assert [line["iteration"] for line in lines(path)] == [19, 39, 59, 19, 39]
+
     def test_a_whole_line_without_its_end_is_cut(self, tmp_path):
         path = tmp_path / "metrics.json"
         path.write_text('{"iteration": 19}\n{"iteration": 39}')
@@ -151,11 +159,25 @@ class TestJSONWriter:
 
     def test_a_new_file_on_resume_holds_new_steps_only(self, tmp_path):
         writer = JSONWriter(tmp_path / "new.json")
-        writer.begin(20)
         with EventStorage(20) as storage:
             storage.load_state_dict({"x": {"values": [1.0], "iterations": [19], "smoothing_hint": True}})
+            writer.begin(20)
             writer.write()
         assert not (tmp_path / "new.json").exists()
+
+    def test_what_was_measured_late_for_the_last_written_iteration_is_added(self, tmp_path):
+        """An evaluation that a suspension had cut short is made up for under its own iteration."""
+        path = tmp_path / "metrics.json"
+        self.written(path, [19])
+        writer = JSONWriter(path)
+        with EventStorage(20) as storage:
+            storage.load_state_dict({"x": {"values": [1.0], "iterations": [19], "smoothing_hint": True}})
+            writer.begin(20)
+            storage.put_scalar("AP", 5.0, smoothing_hint=False, cur_iter=19)
+            writer.write()
+            writer.write()
+        writer.close()
+        assert lines(path) == [{"iteration": 19, "x": 1}, {"iteration": 19, "AP": 5.0}]
 
 
 class TestTensorboardXWriter:
