@@ -72,6 +72,7 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def mounted(mounts: list[Mount], path: str) -> Iterator[Place]:
+    """Go through the packs that stand for a folder above a path."""
     for mount in mounts:
         inner = mount.inner(path)
         if inner is not None:
@@ -86,19 +87,31 @@ def open_pack(file: str, check_data: bool | str) -> "PackedFolder":
     return PackedFolder(file, check_data)
 
 
-@functools.lru_cache(maxsize=256)
 def cache_of(pack: "PackedFolder") -> Path:
     """Return where files of a pack are extracted to; equal packs share it, changed ones do not."""
+    return cache_folder() / "ffrecord" / _digest(pack)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(pack: "PackedFolder") -> str:
     digest = hashlib.sha256()
     for part in range(len(pack.reader.fnames)):
         digest.update(pack.reader.get_checksums(part).tobytes() + pack.reader.get_offsets(part).tobytes())
-    return cache_folder() / "ffrecord" / digest.hexdigest()[:32]
+    return digest.hexdigest()[:32]
 
 
 def extract(place: Place, local: Path, force: bool) -> None:
+    """Write a packed file below the pack's cache folder, unless it is there; of many processes the first one does it.
+
+    Args:
+        place: the file.
+        local: where to.
+        force: whether to write it again.
+    """
     if local.is_file() and not force:
         return
     local.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(str(local)), contextlib.ExitStack() as stack:
+    # the lock lies beside the cache folder of the pack, so that extracted folders hold what the pack holds
+    with file_lock(str(cache_of(place.pack))), contextlib.ExitStack() as stack:
         if force or not local.is_file():
             stack.enter_context(atomic_open(local)).write(place.pack.read_one(place.inner))

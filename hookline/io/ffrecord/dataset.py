@@ -14,8 +14,8 @@ __all__ = ["FFRecordDataset"]
 class FFRecordDataset(Dataset[Any]):
     """Map-style data set over the records of FFRecord files, for ``torch.utils.data.DataLoader``.
 
-    The loader asks for all indices of a batch at once. They are read in the order of the disk, and what is not in memory
-    yet is fetched at the same time. It works with workers of any start method.
+    The loader asks for all indices of a batch at once. They are read in the order of the disk, and what is not in
+    memory yet is fetched at the same time. It works with workers of any start method.
 
     Args:
         fnames: as for :class:`FileReader`.
