@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import weakref
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,12 +16,11 @@ import torch
 
 from hookline.engine.history import HistoryBuffer
 from hookline.engine.scalars import as_scalar, to_floats
-from hookline.engine.visuals import Histogram, Picture, make_histogram
+from hookline.engine.visuals import VisualStorage
 
 __all__ = ["EventStorage", "get_event_storage", "has_event_storage"]
 
 PENDING_LIMIT = 10_000  # scalars that may wait, should nobody read the storage
-PICTURE_LIMIT = 64  # images that may wait, should nobody write them
 
 _open_storages: list[EventStorage] = []
 
@@ -40,7 +38,7 @@ class Source(Protocol):
         """Raise if something delivered must stop the run."""
 
 
-class EventStorage:
+class EventStorage(VisualStorage):
     """Holds what is measured during training, under the iteration in which it was measured.
 
     As a context manager it is the storage that :func:`get_event_storage` finds, so a model can log without knowing the
@@ -51,17 +49,14 @@ class EventStorage:
     """
 
     def __init__(self, start_iter: int = 0) -> None:
+        super().__init__()
         self.iter = start_iter
         self._pending: list[tuple[str, float | torch.Tensor, int]] = []
         self._histories: dict[str, HistoryBuffer] = {}
         self._hints: dict[str, bool] = {}
         self._sources: list[weakref.ReferenceType[Source]] = []
-        self._prefix = ""
         self._smoothed: dict[int, dict[str, tuple[float, int]]] = {}
         self._window = 20
-        self._pictures: deque[Picture] = deque(maxlen=PICTURE_LIMIT)
-        self._picture_count = 0
-        self._histograms: list[Histogram] = []
 
     @property
     def iteration(self) -> int:
@@ -104,26 +99,6 @@ class EventStorage:
         """
         for name, value in scalars.items():
             self.put_scalar(name, value, smoothing_hint, cur_iter)
-
-    def put_image(self, img_name: str, img_tensor: Any) -> None:
-        """Hand in an image for the writers that show images.
-
-        Args:
-            img_name: its name.
-            img_tensor: tensor or array (3, H, W), RGB; uint8, or float in [0, 1].
-        """
-        self._picture_count += 1
-        self._pictures.append(Picture(self._prefix + img_name, img_tensor, self.iter, self._picture_count))
-
-    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Record the distribution of a tensor's elements; this waits for the device.
-
-        Args:
-            hist_name: its name.
-            hist_tensor: a tensor of any shape.
-            bins: number of equal bins between the smallest and the largest element.
-        """
-        self._histograms.append(make_histogram(self._prefix + hist_name, self.iter, hist_tensor, bins))
 
     def record(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Set smoothed scalars of an earlier iteration; values that are already there are replaced.
@@ -235,22 +210,6 @@ class EventStorage:
             window_size: in iterations.
         """
         return self.history(name).count_within(window_size)
-
-    def pictures(self) -> list[Picture]:
-        """Return the images since :meth:`clear_images`, of many the newest ones."""
-        return list(self._pictures)
-
-    def clear_images(self) -> None:
-        """Forget the images; done once all writers have seen them."""
-        self._pictures.clear()
-
-    def histograms(self) -> list[Histogram]:
-        """Return the histograms recorded since :meth:`clear_histograms`."""
-        return list(self._histograms)
-
-    def clear_histograms(self) -> None:
-        """Forget the histograms; done once all writers have seen them."""
-        self._histograms.clear()
 
     @contextmanager
     def name_scope(self, name: str) -> Iterator[None]:

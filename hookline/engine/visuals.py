@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Histogram", "Picture", "make_histogram"]
+__all__ = ["Histogram", "Picture", "VisualStorage", "make_histogram"]
+
+PICTURE_LIMIT = 64  # images that may wait, should nobody write them
 
 
 class Picture(NamedTuple):
@@ -47,3 +50,50 @@ def make_histogram(name: str, iteration: int, tensor: torch.Tensor, bins: int = 
         "bucket_counts": torch.histc(data, bins).tolist(),
     }
     return Histogram(name, iteration, fields)
+
+
+class VisualStorage:
+    """The part of the event storage that holds images and histograms until they are written."""
+
+    def __init__(self) -> None:
+        self.iter = 0
+        self._prefix = ""
+        self._pictures: deque[Picture] = deque(maxlen=PICTURE_LIMIT)
+        self._picture_count = 0
+        self._histograms: list[Histogram] = []
+
+    def put_image(self, img_name: str, img_tensor: Any) -> None:
+        """Hand in an image for the writers that show images.
+
+        Args:
+            img_name: its name.
+            img_tensor: tensor or array (3, H, W), RGB; uint8, or float in [0, 1].
+        """
+        self._picture_count += 1
+        self._pictures.append(Picture(self._prefix + img_name, img_tensor, self.iter, self._picture_count))
+
+    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
+        """Record the distribution of a tensor's elements; this waits for the device.
+
+        Args:
+            hist_name: its name.
+            hist_tensor: a tensor of any shape.
+            bins: number of equal bins between the smallest and the largest element.
+        """
+        self._histograms.append(make_histogram(self._prefix + hist_name, self.iter, hist_tensor, bins))
+
+    def pictures(self) -> list[Picture]:
+        """Return the images since :meth:`clear_images`, of many the newest ones."""
+        return list(self._pictures)
+
+    def clear_images(self) -> None:
+        """Forget the images; done once all writers have seen them."""
+        self._pictures.clear()
+
+    def histograms(self) -> list[Histogram]:
+        """Return the histograms recorded since :meth:`clear_histograms`."""
+        return list(self._histograms)
+
+    def clear_histograms(self) -> None:
+        """Forget the histograms; done once all writers have seen them."""
+        self._histograms.clear()

@@ -4,7 +4,7 @@ import weakref
 import pytest
 import torch
 
-from hookline.engine import EventStorage, events, get_event_storage, has_event_storage
+from hookline.engine import EventStorage, events, get_event_storage, has_event_storage, visuals
 
 
 def test_storage_is_found_inside_its_context_only():
@@ -147,7 +147,7 @@ def test_images_and_histograms():
     assert histogram.fields["bucket_limits"] == [1.0, 2.0]
     for _ in range(200):
         storage.put_image("many", torch.zeros(3, 1, 1))
-    assert len(storage.pictures()) == events.PICTURE_LIMIT
+    assert len(storage.pictures()) == visuals.PICTURE_LIMIT
     storage.clear_images()
     storage.clear_histograms()
     assert storage.pictures() == storage.histograms() == []
