@@ -7,19 +7,22 @@ import logging
 import math
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
-from hookline.cli.settings import load_settings
-from hookline.config import check_call_arguments, instantiate
+from hookline.cli.settings import gradient_clipper, load_settings, precision_of
+from hookline.cli.suspension import build_suspend_checkpointer
+from hookline.cli.weights import from_torchvision, load_for_evaluation
+from hookline.config import LazyConfig, check_call_arguments, instantiate
 from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, SimpleTrainer, hooks
 from hookline.engine.defaults import create_ddp_model, default_device, default_setup, default_writers
 from hookline.engine.logger import close_logger
+from hookline.evaluation import EvaluationInterrupted
 
 __all__ = ["check_recipe", "run"]
 
@@ -72,13 +75,8 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dic
 
     Returns:
         Metrics by task.
-
-    Raises:
-        UsageError: if there are no weights to evaluate.
     """
-    if not cfg.train.init_checkpoint:
-        raise UsageError("--eval-only needs weights: train.init_checkpoint=FILE or --load-from FILE")
-    Checkpointer(model, save_to_disk=False).load(cfg.train.init_checkpoint)
+    load_for_evaluation(model, cfg.train.init_checkpoint)
     evaluations = Evaluations(
         cfg, limit=DEV_RECORDS if args.fast_dev_run else None, show_dir=args.show_dir, out=args.out
     )
@@ -105,11 +103,15 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
         gather_metric_period=cfg.train.log_period,
         precision=precision_of(cfg),
         accumulate=cfg.train.accumulate,
-        grad_clip=instantiate(cfg.train.grad_clip) if cfg.train.grad_clip else None,
+        grad_clip=gradient_clipper(cfg.train.grad_clip),
         seed=cfg.train.seed,
     )
     checkpointer = Checkpointer(
-        model, cfg.train.output_dir, trainer=trainer, asynchronous=cfg.train.checkpointer.asynchronous
+        model,
+        cfg.train.output_dir,
+        asynchronous=cfg.train.checkpointer.asynchronous,
+        converters=[from_torchvision],
+        trainer=trainer,
     )
     max_iter = last_iteration(cfg, loader)
     trainer.register_hooks(default_hooks(cfg, model, checkpointer, evaluations, max_iter))
@@ -125,19 +127,6 @@ def build_train_loader(cfg: DictConfig, limit: int | None) -> Any:
     if limit is None:
         return instantiate(node)
     return instantiate(node, dataset=instantiate(node.dataset)[:limit])
-
-
-def precision_of(cfg: DictConfig) -> str:
-    """Give ``train.precision``, or fp16 where Detectron2's ``train.amp.enabled`` asks for it.
-
-    Raises:
-        UsageError: if both are set.
-    """
-    if not cfg.train.amp.enabled:
-        return cfg.train.precision
-    if cfg.train.precision != "fp32":
-        raise UsageError(f"train.amp.enabled=true and train.precision={cfg.train.precision!r}: set one of them")
-    return "fp16"
 
 
 def last_iteration(cfg: DictConfig, loader: Any) -> int:
@@ -161,18 +150,32 @@ def default_hooks(
     settings = cfg.train
     schedule = instantiate(cfg.lr_multiplier) if cfg.get("lr_multiplier") is not None else None
     output_dir = settings.output_dir
+    suspend = build_suspend_checkpointer(settings.suspend, checkpointer)
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=schedule) if schedule is not None else None,
+        hooks.ResumeReport(compared_settings(cfg), allow_changed_data=settings.allow_changed_data),
         hooks.PeriodicCheckpointer(
             checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
         ),
-        hooks.EvalHook(settings.eval_period, lambda: evaluations.run(model)) if evaluations else None,
+        hooks.EvalHook(
+            settings.eval_period,
+            lambda: evaluations.run(model, suspend.requested),
+            interruption=EvaluationInterrupted,
+        )
+        if evaluations
+        else None,
         # every rank runs the writing hook, only the main one writes
         hooks.PeriodicWriter(
             default_writers(output_dir, max_iter) if is_main_process() else [], period=settings.log_period
         ),
+        suspend,  # the last one: what it saves is a whole step, evaluated and written
     ]
+
+
+def compared_settings(cfg: DictConfig) -> dict[str, str]:
+    """Give what a resumed run compares, besides what the trainer itself knows."""
+    return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier",)}
 
 
 def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Checkpointer) -> int:
@@ -181,11 +184,10 @@ def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Check
     Returns:
         The iteration to start at.
     """
-    if isinstance(args.resume, str):
-        return checkpointer.resume(args.resume) + 1
-    if args.resume and checkpointer.has_checkpoint():
-        return checkpointer.resume_or_load("", resume=True).get("iteration", -1) + 1
     if args.resume:
+        finished = checkpointer.resume(args.resume if isinstance(args.resume, str) else "")
+        if finished >= 0:
+            return finished + 1
         logger.info(f"--resume: no checkpoint in {cfg.train.output_dir}, starting fresh")
     if cfg.train.init_checkpoint:
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])

@@ -68,7 +68,7 @@ class SuspendCheckpointer(HookBase):
         self.checkpointer = checkpointer
         self.file_prefix = file_prefix
         self.triggers = default_triggers() if triggers is None else list(triggers)
-        if on_suspend is None and triggers is None and hfai_client() is not None:
+        if on_suspend is None and hfai_client() is not None:
             on_suspend = go_suspend
         self.on_suspend = on_suspend
         self.exit_code = exit_code

@@ -16,7 +16,7 @@ _LOOK_PERIOD_S = 0.2
 _numbers = itertools.count()
 
 
-class EvaluationInterrupted(Exception):  # noqa: N818 (it is no failure)
+class EvaluationInterrupted(Exception):
     """An evaluation was asked to stop and gave no results; raised on all ranks together."""
 
 

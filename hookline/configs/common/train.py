@@ -13,9 +13,20 @@ train = OmegaConf.create(
         "precision": "fp32",  # "tf32", "bf16", "fp16"
         "amp": {"enabled": False},  # Detectron2's switch: the same as precision="fp16" on a GPU
         "accumulate": 1,  # batches per optimizer step
-        "grad_clip": None,  # {"max_norm": 1.0, "norm_type": 2.0} or {"max_value": 0.5}
+        "grad_clip": None,  # a number, {"max_norm": 1.0, "norm_type": 2.0} or {"clip_value": 0.5}
         "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
         "checkpointer": {"period": 5000, "max_to_keep": 100, "asynchronous": False},
+        # what a run does when it is asked to stop, by SIGTERM, SIGUSR1, SIGUSR2, HFAI's flag or one of these:
+        "suspend": {
+            "flag_file": None,  # a file whose appearance asks for it
+            "deadline_s": None,  # so many seconds after the start, or "slurm": the end of this Slurm job
+            "deadline_margin_s": 60,  # so long before that
+            "on_suspend": None,  # when it is saved, "requeue" (Slurm) or "go_suspend" (HFAI, where it is the default)
+            "exit_code": None,  # by default 128 + the signal, 75 for other reasons
+            "grace_s": None,  # seconds that the system gives; a longer save is warned about
+            "period": 1,  # agree with the other processes every so many steps
+        },
+        "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,
     }

@@ -5,6 +5,7 @@ from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckp
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
+from hookline.engine.hooks.resume import ResumeReport
 from hookline.engine.hooks.timing import IterationTimer
 from hookline.engine.hooks.writing import PeriodicWriter
 from hookline.engine.train_loop import HookBase
@@ -18,6 +19,7 @@ __all__ = [
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
+    "ResumeReport",
     "TorchMemoryStats",
     "TorchProfiler",
     "flatten_results",

@@ -1,0 +1,62 @@
+"""From the settings ``train.suspend`` to the hook that saves and leaves when the run is asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hookline.cli.errors import UsageError
+from hookline.engine import Checkpointer
+from hookline.engine.suspend import SuspendCheckpointer, go_suspend, requeue_slurm_job
+from hookline.engine.triggers import DeadlineTrigger, FileTrigger, Trigger, default_triggers
+
+__all__ = ["build_suspend_checkpointer"]
+
+ON_SUSPEND: dict[str, Callable[[], None]] = {"requeue": requeue_slurm_job, "go_suspend": go_suspend}
+
+
+def build_suspend_checkpointer(settings: Any, checkpointer: Checkpointer) -> SuspendCheckpointer:
+    """Make the hook.
+
+    Args:
+        settings: ``train.suspend``; see :mod:`hookline.configs.common.train`.
+        checkpointer: saves the state.
+
+    Raises:
+        UsageError: if a setting has a value that cannot be; names it.
+    """
+    triggers = default_triggers()
+    if settings.flag_file:
+        triggers.append(FileTrigger(str(settings.flag_file)))
+    if settings.deadline_s is not None:
+        triggers.append(_deadline(settings))
+    name = settings.on_suspend
+    if name is not None and name not in ON_SUSPEND:
+        raise UsageError(f"train.suspend.on_suspend={name!r}: expected null, {', '.join(map(repr, ON_SUSPEND))}")
+    code = settings.exit_code
+    if code is not None and (not isinstance(code, int) or not 0 <= code <= 255):
+        raise UsageError(f"train.suspend.exit_code={code!r}: expected null or 0 to 255")
+    if not isinstance(settings.period, int) or settings.period < 1:
+        raise UsageError(f"train.suspend.period={settings.period!r}: expected a number of steps of at least 1")
+    return SuspendCheckpointer(
+        checkpointer,
+        triggers=triggers,
+        on_suspend=None if name is None else ON_SUSPEND[name],
+        exit_code=code,
+        grace_s=settings.grace_s,
+        period=settings.period,
+    )
+
+
+def _deadline(settings: Any) -> Trigger:
+    """Make the trigger of ``deadline_s``: seconds, or ``"slurm"`` for the end of this Slurm job.
+
+    Raises:
+        UsageError: if it is neither, or there is no such job.
+    """
+    value = settings.deadline_s
+    try:
+        seconds = None if value == "slurm" else float(value)
+        return DeadlineTrigger(seconds, margin_s=float(settings.deadline_margin_s))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"train.suspend.deadline_s={value!r}: expected seconds or 'slurm' ({error})") from error
