@@ -13,8 +13,9 @@ from hookline.cli.errors import UsageError
 from hookline.cli.recipes import find_recipe
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
+from hookline.engine import ClipGradNorm, ClipGradValue
 
-__all__ = ["load_settings"]
+__all__ = ["gradient_clipper", "load_settings", "precision_of"]
 
 DEFAULTS: dict[str, Any] = OmegaConf.to_container(common.train)  # type: ignore[assignment]
 
@@ -125,3 +126,37 @@ def _lookup(node: DictConfig, dotted: str) -> Any:
 def _expect_int(key: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"train.{key}={value!r}: expected a whole number of at least {least}")
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """Give ``train.precision``, or fp16 where Detectron2's ``train.amp.enabled`` asks for it.
+
+    Raises:
+        UsageError: if both are set.
+    """
+    if not cfg.train.amp.enabled:
+        return cfg.train.precision
+    if cfg.train.precision != "fp32":
+        raise UsageError(f"train.amp.enabled=true and train.precision={cfg.train.precision!r}: set one of them")
+    return "fp16"
+
+
+def gradient_clipper(setting: Any) -> Any:
+    """Read ``train.grad_clip``: a number is the largest norm; a dict says which kind.
+
+    Args:
+        setting: null, a number, ``{max_norm, norm_type}`` or ``{clip_value}``.
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    if not isinstance(setting, DictConfig):
+        return setting
+    values = {str(key): value for key, value in setting.items()}
+    kind = ClipGradValue if "clip_value" in values else ClipGradNorm
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"train.grad_clip={values}: {error}; expected a number, {{max_norm, norm_type}} or {{clip_value}}"
+        ) from error
