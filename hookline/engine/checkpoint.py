@@ -56,7 +56,7 @@ class Checkpointer:
     Attributes:
         last_save_s: Seconds that the last finished save took until its file was safe, None before.
         last_block_s: Seconds for which the last save held up its caller, None before.
-        last_saved_iteration: Iteration of the last full save begun here, None before.
+        last_saved_iteration: Iteration of the last full save from here whose file is safe, None before.
         report: What matched when weights were loaded last, None before.
 
     Raises:
@@ -131,8 +131,6 @@ class Checkpointer:
             path = self._path_of(name)
             state = self.collect(iteration, save_optimizer, meta)
             state = self._buffers.copy(state) if self.asynchronous else to_host(state)
-            if save_optimizer:
-                self.last_saved_iteration = state.get("iteration")
             write = partial(self._write, path, state, save_optimizer, started)
             if self.asynchronous:
                 self._writer.start(write)
@@ -260,6 +258,7 @@ class Checkpointer:
         write_checkpoint(path, state)
         if is_full:
             self._folder.tag(name)
+            self.last_saved_iteration = state.get("iteration")
         self.last_save_s = time.perf_counter() - started
         _logger.info("saved %s in %.2f s", path, self.last_save_s)
         if self.max_to_keep is not None:

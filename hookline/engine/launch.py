@@ -107,16 +107,12 @@ def _spawn(
     if plan.machine_rank == 0:
         store, address = serve_store(plan.address)
     assert address is not None
-    workers: list[Worker] = []
-    watch = Watch(workers)
-    try:
-        for local_rank in range(plan.local_size):
-            rank = plan.machine_rank * plan.local_size + local_rank
-            workers.append(_start(_place(plan, address, rank, local_rank, timeout, rendezvous), work))
-    except BaseException:
-        watch.kill()
-        raise
-    watch.run()
+    first_rank = plan.machine_rank * plan.local_size
+    places = (
+        _place(plan, address, first_rank + local_rank, local_rank, timeout, rendezvous)
+        for local_rank in range(plan.local_size)
+    )
+    Watch(_start(place, work) for place in places).run()
     del store  # served until here
 
 
@@ -128,7 +124,7 @@ def _start(place: RankPlace, work: bytes) -> Worker:
         target=rank_main, args=(place, work, their_report, their_lifeline), name=f"rank{place.rank}", daemon=False
     )
     process.start()
-    their_report.close()
+    their_report.close()  # so that ours ends when the rank does
     their_lifeline.close()
     return Worker(place.rank, process, report, lifeline)
 

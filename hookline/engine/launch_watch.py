@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -75,19 +75,20 @@ class Worker:
 
 
 class Watch:
-    """Wait for ranks, as a context that leaves none of them behind.
+    """Start ranks, wait for them, and leave none of them behind.
 
     Args:
-        workers: The ranks of this machine.
+        starting: Starts the ranks of this machine one by one as it is iterated over.
     """
 
-    def __init__(self, workers: list[Worker]) -> None:
-        self.workers = workers
+    def __init__(self, starting: Iterable[Worker]) -> None:
+        self.workers: list[Worker] = []
+        self._starting = starting
         self._passed_on: set[int] = set()
         self._stopped: set[int] = set()
 
     def run(self) -> None:
-        """Wait until all ranks have ended; if one failed, see that the others end and raise for the first one.
+        """Start all ranks and wait until they have ended; if one failed, end the others and raise for the first one.
 
         Raises:
             SystemExit: With the code of the first rank that left by one, or 128 + a signal that was passed on.
@@ -96,6 +97,10 @@ class Watch:
         """
         try:
             with self._signals_passed_on():
+                for worker in self._starting:
+                    self.workers.append(worker)
+                    for number in self._passed_on:  # what came while it was being started
+                        os.kill(worker.process.pid or 0, number)
                 self._wait_for_all()
         except KeyboardInterrupt:
             self._end_by_interrupt()

@@ -79,7 +79,8 @@ def wait_for(condition, seconds=60.0):
 WAITING = """
     def main(folder):
         Path(folder, f"pid{hd.get_rank()}").write_text(str(os.getpid()))
-        time.sleep(300)
+        for _ in range(3000):  # a signal that comes just before a sleep waits for its end
+            time.sleep(0.1)
 """
 
 
