@@ -52,30 +52,25 @@ class StepSeeder:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self._device = torch.get_device_module(accelerator) if accelerator is not None else None
 
-    def __call__(self, step: int, stream: int = 0) -> None:
-        """Seed the generators.
+    def seed_python(self, step: int) -> None:
+        """Seed ``random`` and ``numpy.random``, once for the whole step: this is the dearer part.
+
+        Args:
+            step: the iteration.
+        """
+        seed = mix_seed(self._start ^ step)
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+
+    def seed_torch(self, step: int, stream: int = 0) -> None:
+        """Seed torch's generators.
 
         Args:
             step: the iteration.
             stream: which of the independent streams of this step, so that drawing more in one moment of the step
                 does not move what another moment draws.
         """
-        seed = self.seed_torch(step, stream)
-        random.seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-
-    def seed_torch(self, step: int, stream: int) -> int:
-        """Seed torch's generators only, which is much the cheaper part.
-
-        Args:
-            step: the iteration.
-            stream: see above.
-
-        Returns:
-            The seed that was used, in [0, 2**64).
-        """
         seed = mix_seed(self._start + (step << 16) + stream)
         torch.default_generator.manual_seed(seed)
         if self._device is not None:
             self._device.manual_seed(seed)
-        return seed

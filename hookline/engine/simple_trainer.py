@@ -85,6 +85,7 @@ class SimpleTrainer(TrainerBase):
         self.seed = seed
         self._seeder = StepSeeder(seed, get_rank()) if seed is not None else None
         self._seeded_iter = -1
+        self._hooks_may_draw = False
         self._data_loader_iter = BatchStream(data_loader)
         self._ledger = LossLedger()
         self._gathering = Every(gather_metric_period, last=True)
@@ -114,7 +115,7 @@ class SimpleTrainer(TrainerBase):
 
     def before_step(self) -> None:
         """Seed the generators, then call the hooks' ``before_step``."""
-        self._seed_step()
+        self._seed_step(torch_too=self._hooks_may_draw)
         super().before_step()
 
     def run_step(self) -> None:
@@ -128,7 +129,7 @@ class SimpleTrainer(TrainerBase):
                 f"the model is in evaluation mode at iteration {self.iter}: call trainer.model.train() after evaluating"
             )
         if self._seeded_iter != self.iter:  # inside another trainer, which does not call before_step
-            self._seed_step()
+            self._seed_step(torch_too=False)
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
         micro_losses, files, data_time = [], [], 0.0
@@ -180,10 +181,18 @@ class SimpleTrainer(TrainerBase):
         """Return what a checkpoint holds besides the model: optimizer, trainer, hooks."""
         return {"optimizer": self.optimizer, **super().checkpointables()}
 
-    def _seed_step(self) -> None:
+    def _compile(self) -> None:
+        """See the base class; hookline's own hooks draw nothing before a step, so for those nothing is seeded."""
+        super()._compile()
+        callers = (getattr(call, "__self__", None) for call in self._calls["before_step"])
+        self._hooks_may_draw = any(not type(caller).__module__.startswith("hookline.engine.") for caller in callers)
+
+    def _seed_step(self, torch_too: bool) -> None:
         self._seeded_iter = self.iter
         if self._seeder is not None:
-            self._seeder(self.iter, HOOK_STREAM)
+            self._seeder.seed_python(self.iter)
+            if torch_too:
+                self._seeder.seed_torch(self.iter, HOOK_STREAM)
 
     def _forward_backward(self, batch: Any, micro: int) -> dict[str, torch.Tensor]:
         """Add the gradients of one batch; ranks reduce them with the last batch of the step.

@@ -11,13 +11,16 @@ from typing import IO, Any
 
 import torch
 
-from hookline.engine.events import EventStorage, get_event_storage, has_event_storage
+from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.history import HistoryBuffer
+from hookline.engine.news import NewScalars, restored_names
 from hookline.io import PathManager
 
 __all__ = ["CommonMetricPrinter", "EventWriter", "JSONWriter", "TensorboardXWriter"]
 
-ETA_WINDOW = 1000  # iterations whose median time stands for the time to come
+ETA_WINDOW = 200  # iterations whose median time stands for the time to come
+HANDOVER_S = 20.0  # longest time that TensorBoard's scalars wait for each other
+HANDOVER_COUNT = 20  # and how many may wait
 
 
 class EventWriter:
@@ -63,12 +66,13 @@ class CommonMetricPrinter(EventWriter):
         if iteration == self._max_iter:
             return
         histories = storage.histories()
-        losses = [f"{k}: {h.smoothed(self._window_size):.4g}" for k, h in histories.items() if "loss" in k and len(h)]
-        rate = f"{histories['lr'].latest():.5g}" if "lr" in histories else "N/A"
+        eta = self._eta(storage, histories)
+        shown = storage.latest_with_smoothing_hint(self._window_size)
+        rate = f"{shown['lr'][0]:.5g}" if "lr" in shown else "N/A"
         parts = [
-            self._eta(storage, histories),
+            eta,
             f"iter: {iteration}",
-            *losses,
+            *[f"{name}: {value:.4g}" for name, (value, _) in shown.items() if "loss" in name],
             *_times(histories, "time", self._window_size),
             *_times(histories, "data_time", self._window_size),
             f"lr: {rate}",
@@ -106,9 +110,7 @@ class JSONWriter(EventWriter):
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
         self._path = str(json_file)
-        self._window_size = window_size
-        self._last_write = -1
-        self._last_names: set[str] = set()  # written for that iteration
+        self._news = NewScalars(window_size)
         self._file: IO[str] | None = None
 
     def begin(self, start_iter: int) -> None:
@@ -117,30 +119,24 @@ class JSONWriter(EventWriter):
         Args:
             start_iter: the first step; with 0 all whole lines stay.
         """
-        self._last_write, self._last_names = start_iter - 1, _restored(start_iter - 1)
+        known = start_iter - 1, restored_names(start_iter - 1)
         if os.path.isfile(self._path):
             last, names = _cut_lines(self._path, start_iter if start_iter > 0 else None)
-            if last <= self._last_write:
-                self._last_write, self._last_names = last, names
+            if last < start_iter:
+                known = last, names
+        self._news.begin(*known)
 
     def write(self) -> None:
         """Append a line for every iteration with new metrics; most often this is one."""
-        lines: dict[int, dict[str, float]] = {}
-        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
-            late = iteration == self._last_write and name not in self._last_names  # such as a resumed evaluation
-            if iteration > self._last_write or late:
-                lines.setdefault(iteration, {"iteration": iteration})[name] = value
-        if not lines:
+        new = self._news.take()
+        if not new:
             return
         if self._file is None:
             PathManager.mkdirs(os.path.dirname(self._path) or ".")
             self._file = PathManager.open(self._path, "a")
-        for iteration in sorted(lines):
-            self._file.write(json.dumps(lines[iteration], sort_keys=True) + "\n")
+        for iteration, scalars in new.items():
+            self._file.write(json.dumps({"iteration": iteration, **scalars}, sort_keys=True) + "\n")
         self._file.flush()
-        last = max(lines)
-        self._last_names = set(lines[last]) | (self._last_names if last == self._last_write else set())
-        self._last_write = last
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""
@@ -152,6 +148,9 @@ class JSONWriter(EventWriter):
 class TensorboardXWriter(EventWriter):
     """Writes scalars, images and histograms as TensorBoard events.
 
+    All scalars of an iteration are one event, and some of these wait for each other before they are handed to
+    TensorBoard's own writer, whose thread would otherwise hold up the training loop every time.
+
     Args:
         log_dir: folder of the event files.
         window_size: smoothed metrics are medians over that many iterations.
@@ -160,11 +159,10 @@ class TensorboardXWriter(EventWriter):
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs: Any) -> None:
         self._log_dir = str(log_dir)
-        self._window_size = window_size
         self._kwargs = kwargs
+        self._news = NewScalars(window_size)
+        self._waiting: list[tuple[dict[str, float], int, float]] = []
         self._writer: Any = None
-        self._last_write = -1
-        self._last_names: set[str] = set()
         self._last_picture = 0
 
     def begin(self, start_iter: int) -> None:
@@ -173,23 +171,16 @@ class TensorboardXWriter(EventWriter):
         Args:
             start_iter: the first step, 0 for a fresh start.
         """
-        self._last_write, self._last_names = start_iter - 1, _restored(start_iter - 1)
+        self._news.begin(start_iter - 1, restored_names(start_iter - 1))
         if start_iter > 0:
             self._kwargs.setdefault("purge_step", start_iter)
 
     def write(self) -> None:
-        """Write all new scalars of an iteration as one event, then new images and histograms."""
-        storage = get_event_storage()
-        new: dict[int, dict[str, float]] = {}
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
-            late = iteration == self._last_write and name not in self._last_names  # such as a resumed evaluation
-            if iteration > self._last_write or late:
-                new.setdefault(iteration, {})[name] = value
-        for iteration in sorted(new):
-            self._add_scalars(new[iteration], iteration)
-            if iteration > self._last_write:
-                self._last_write, self._last_names = iteration, set()
-            self._last_names.update(new[iteration])
+        """Take new scalars, and write new images and histograms."""
+        storage, now = get_event_storage(), time.time()
+        self._waiting.extend((scalars, iteration, now) for iteration, scalars in self._news.take().items())
+        if len(self._waiting) >= HANDOVER_COUNT or (self._waiting and now - self._waiting[0][2] >= HANDOVER_S):
+            self._hand_over()
         for picture in storage.pictures():
             if picture.number > self._last_picture:
                 self._open().add_image(picture.name, picture.image, picture.iteration)
@@ -197,17 +188,29 @@ class TensorboardXWriter(EventWriter):
         for histogram in storage.histograms():
             self._open().add_histogram_raw(histogram.name, global_step=histogram.iteration, **histogram.fields)
 
+    def flush(self) -> None:
+        """Bring everything written so far to the disk."""
+        self._hand_over()
+        if self._writer is not None:
+            self._writer.flush()
+
     def close(self) -> None:
         """Close the event file; a later write opens another one."""
+        self._hand_over()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _add_scalars(self, scalars: dict[str, float], iteration: int) -> None:
+    def _hand_over(self) -> None:
+        if not self._waiting:
+            return
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._open().file_writer.add_summary(Summary(value=values), iteration)
+        writer = self._open().file_writer
+        for scalars, iteration, moment in self._waiting:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+            writer.add_summary(Summary(value=values), iteration, moment)
+        self._waiting.clear()
 
     def _open(self) -> Any:
         if self._writer is None:
@@ -230,13 +233,6 @@ def _memory() -> str:
     if not torch.cuda.is_initialized():  # asking whether there is a GPU costs as much as the whole line
         return ""
     return f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"
-
-
-def _restored(iteration: int) -> set[str]:
-    """Name the scalars whose newest value is that of an iteration, which an earlier run has written."""
-    if not has_event_storage():
-        return set()
-    return {name for name, (_, last) in get_event_storage().latest().items() if last == iteration}
 
 
 def _cut_lines(path: str, from_iteration: int | None) -> tuple[int, set[str]]:

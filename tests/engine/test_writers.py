@@ -218,6 +218,23 @@ class TestTensorboardXWriter:
             (9, 1.0), (19, 2.0), (29, 20.0), (39, 30.0),
         ]  # fmt: skip
 
+    def test_scalars_wait_for_each_other_but_not_long(self, tmp_path, monkeypatch):
+        clock = [1000.0]
+        monkeypatch.setattr(writers_module.time, "time", lambda: clock[0])
+        writer = TensorboardXWriter(tmp_path)
+        handed = []
+        with EventStorage() as storage:
+            for i in range(45):
+                storage.put_scalar("x", float(i), smoothing_hint=False, cur_iter=i)
+                clock[0] += 30.0 if i == 41 else 0.01
+                writer.write()
+                handed.append(i + 1 - len(writer._waiting))
+            writer.flush()
+        assert handed[18:21] == [0, 20, 20]
+        assert handed[40:42] == [40, 42]
+        assert len(self.read(tmp_path).Scalars("x")) == 45
+        writer.close()
+
     def test_nothing_is_opened_before_the_first_write(self, tmp_path):
         writer = TensorboardXWriter(tmp_path / "log")
         writer.begin(0)

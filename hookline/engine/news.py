@@ -1,0 +1,55 @@
+"""Which scalars of the storage a writer has not written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hookline.engine.events import get_event_storage, has_event_storage
+
+__all__ = ["NewScalars", "restored_names"]
+
+
+class NewScalars:
+    """Takes every value of the storage once.
+
+    Args:
+        window_size: smoothed metrics are medians over that many iterations.
+    """
+
+    def __init__(self, window_size: int = 20) -> None:
+        self._window_size = window_size
+        self._last = -1
+        self._names: set[str] = set()
+
+    def begin(self, last: int, names: Iterable[str]) -> None:
+        """Take what was written before as known.
+
+        Args:
+            last: the last iteration that was written.
+            names: what was written for it; other metrics of it are still new, such as a resumed evaluation's.
+        """
+        self._last, self._names = last, set(names)
+
+    def take(self) -> dict[int, dict[str, float]]:
+        """Return what is new since the last call: values by name, by iteration in rising order."""
+        new: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last or (iteration == self._last and name not in self._names):
+                new.setdefault(iteration, {})[name] = value
+        if not new:
+            return new
+        last = max(new)
+        self._names = {*new[last], *(self._names if last == self._last else ())}
+        self._last = last
+        return dict(sorted(new.items()))
+
+
+def restored_names(iteration: int) -> set[str]:
+    """Name the scalars whose newest value is that of an iteration, which an earlier run has written.
+
+    Args:
+        iteration: the one before the first step.
+    """
+    if not has_event_storage():
+        return set()
+    return {name for name, (_, last) in get_event_storage().latest().items() if last == iteration}
