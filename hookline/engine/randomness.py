@@ -10,6 +10,7 @@ import torch
 __all__ = ["StepSeeder", "mix_seed"]
 
 _MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: its multiples lie far apart
 
 
 def mix_seed(*numbers: int) -> int:
@@ -27,7 +28,7 @@ def mix_seed(*numbers: int) -> int:
     """
     state = 0
     for number in numbers:
-        state = (state + number * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
+        state = (state + number * _GOLDEN + 0xD1B54A32D192ED03) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
@@ -49,6 +50,8 @@ class StepSeeder:
         self.seed = seed
         self.rank = rank
         self._start = mix_seed(seed, rank)
+        self._step: int | None = None
+        self._mixed = 0
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self._device = torch.get_device_module(accelerator) if accelerator is not None else None
 
@@ -58,7 +61,7 @@ class StepSeeder:
         Args:
             step: the iteration.
         """
-        seed = mix_seed(self._start ^ step)
+        seed = self._of_step(step)
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)
 
@@ -70,7 +73,12 @@ class StepSeeder:
             stream: which of the independent streams of this step, so that drawing more in one moment of the step
                 does not move what another moment draws.
         """
-        seed = mix_seed(self._start + (step << 16) + stream)
+        seed = (self._of_step(step) + stream * _GOLDEN) & _MASK
         torch.default_generator.manual_seed(seed)
         if self._device is not None:
             self._device.manual_seed(seed)
+
+    def _of_step(self, step: int) -> int:
+        if step != self._step:
+            self._step, self._mixed = step, mix_seed(self._start ^ step)
+        return self._mixed

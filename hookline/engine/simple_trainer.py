@@ -13,7 +13,7 @@ from torch import nn
 
 from hookline.distributed import get_rank, get_world_size
 from hookline.engine.batches import BatchStream, file_names
-from hookline.engine.events import get_event_storage
+from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.every import Every
 from hookline.engine.gradients import GradientClipper, build_clipper, unsynchronized
 from hookline.engine.losses import LossLedger, as_losses, sum_losses
@@ -88,6 +88,7 @@ class SimpleTrainer(TrainerBase):
         self._hooks_may_draw = False
         self._data_loader_iter = BatchStream(data_loader)
         self._ledger = LossLedger()
+        self._recorded_in: EventStorage | None = None
         self._gathering = Every(gather_metric_period, last=True)
 
     @property
@@ -228,7 +229,9 @@ class SimpleTrainer(TrainerBase):
     ) -> None:
         """Note a step's losses, and read those of the last steps when it is time."""
         storage = get_event_storage()
-        storage.add_source(self._ledger)
+        if storage is not self._recorded_in:
+            storage.add_source(self._ledger)
+            self._recorded_in = storage
         self._ledger.add(self.iter, micro_losses, data_time, files, prefix)
         if self._gathering(self.iter, self.max_iter):
             self._gather()

@@ -26,7 +26,7 @@ class IterationTimer(HookBase):
     """
 
     def __init__(self, warmup_iter: int = 3) -> None:
-        self._warmup_iter = warmup_iter
+        self._warmup_iter = self._left = warmup_iter
         self._step_start = self._train_start = 0.0
         self._steps_s = 0.0
         self._steps = 0
@@ -34,6 +34,7 @@ class IterationTimer(HookBase):
 
     def before_train(self) -> None:
         """Start the clock."""
+        self._left = self._warmup_iter
         self._train_start = time.perf_counter()
         self.trainer.storage.forget("time")  # of another process, before a resume
 
@@ -43,12 +44,13 @@ class IterationTimer(HookBase):
 
     def after_step(self) -> None:
         """Record the step's time."""
-        trainer = self.trainer
-        if trainer.iter - trainer.start_iter >= self._warmup_iter:
-            seconds = time.perf_counter() - self._step_start
-            self._steps_s += seconds
-            self._steps += 1
-            trainer.storage.put_scalar("time", seconds)
+        if self._left > 0:
+            self._left -= 1
+            return
+        seconds = time.perf_counter() - self._step_start
+        self._steps_s += seconds
+        self._steps += 1
+        self.trainer.storage.put_scalar("time", seconds)
 
     def after_train(self) -> None:
         """Log the speed and the total time."""
