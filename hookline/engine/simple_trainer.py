@@ -85,6 +85,7 @@ class SimpleTrainer(TrainerBase):
         self.seed = seed
         self._seeder = StepSeeder(seed, get_rank()) if seed is not None else None
         self._seeded_iter = -1
+        self._files: list[str] = []  # of the step's batches so far
         self._hooks_may_draw = False
         self._data_loader_iter = BatchStream(data_loader)
         self._ledger = LossLedger()
@@ -111,6 +112,11 @@ class SimpleTrainer(TrainerBase):
         self._data_loader_iter.seek(start_iter * self.accumulate)
         try:
             super().train(start_iter, max_iter)
+        except Exception as error:
+            files = ", ".join(map(str, self._files)) or "(the samples have no file_name)"
+            name = type(error).__name__
+            logger.error("rank %d failed at iteration %d with %s; its batch: %s", get_rank(), self.iter, name, files)
+            raise
         finally:
             self._data_loader_iter.close()
 
@@ -133,7 +139,8 @@ class SimpleTrainer(TrainerBase):
             self._seed_step(torch_too=False)
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        micro_losses, files, data_time = [], [], 0.0
+        micro_losses, data_time = [], 0.0
+        files = self._files = []
         for micro in range(self.accumulate):
             start = time.perf_counter()
             batch = next(self._data_loader_iter)

@@ -43,7 +43,7 @@ class StopWatcher:
         if not self._stopped and self._should_stop():
             self._stopped = True
             if self._store is not None:
-                self._store.set(self._key, b"1")
+                self._store.set(self._key, "1")
         return self._stopped or self._found_note()
 
     def agree(self) -> None:

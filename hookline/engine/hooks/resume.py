@@ -106,8 +106,9 @@ class ResumeReport(HookBase):
         if (precision := getattr(trainer, "precision", None)) and precision.state_dict():
             is_same = saved["run"]["precision"] == type(precision).__name__
             yield "loss scaler", "", "", "resumed" if is_same else "starts fresh"
-        resumed = [key for key, hook in trainer._keyed_hooks() if key in before and hook.state_dict()]
-        yield f"hooks: {', '.join(resumed)}", "", "", "resumed"
+        with_state = [key for key, hook in trainer._keyed_hooks() if hook is not self and hook.state_dict()]
+        if resumed := [key for key in with_state if key in before]:
+            yield f"hooks: {', '.join(resumed)}", "", "", "resumed"
         if fresh := sorted(here - before):
             yield f"hooks: {', '.join(fresh)}", "", "", "new, start fresh"
         if missing := sorted(before - here):
