@@ -14,7 +14,15 @@ train = OmegaConf.create(
         "amp": {"enabled": False},  # Detectron2's switch: the same as precision="fp16" on a GPU
         "accumulate": 1,  # batches per optimizer step
         "grad_clip": None,  # a number, {"max_norm": 1.0, "norm_type": 2.0} or {"clip_value": 0.5}
-        "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+        "reference_batch_size": None,  # images a step for which optimizer.lr was chosen
+        "auto_scale_lr": False,  # multiply it by this run's images a step / reference_batch_size; also --auto-scale-lr
+        # for several processes; further options of DistributedDataParallel may be added
+        "ddp": {
+            "broadcast_buffers": False,
+            "find_unused_parameters": False,  # where the model leaves parameters out in some steps
+            "static_graph": False,  # where it uses the same ones in every step
+            "fp16_compression": False,  # send gradients in half precision
+        },
         "checkpointer": {"period": 5000, "max_to_keep": 100, "asynchronous": False},
         # what a run does when it is asked to stop, by SIGTERM, SIGUSR1, SIGUSR2, HFAI's flag or one of these:
         "suspend": {
