@@ -1,5 +1,6 @@
 """The life of one rank: meet the others, run the main function, take the group down, report how it ended."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -127,12 +129,11 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _InterruptOnce())
     ending = _run(place, work)
-    if ending is None:
-        return
-    with contextlib.suppress(OSError):  # the starter may be gone
-        report.send(ending)
+    if ending is not None:
+        with contextlib.suppress(OSError):  # the starter may be gone
+            report.send(ending)
     report.close()
-    sys.exit(ending.code)
+    _end_process(0 if ending is None else ending.code)
 
 
 def _run(place: RankPlace, work: bytes) -> Ending | None:
@@ -169,6 +170,20 @@ class _FailureClock(contextlib.AbstractContextManager["_FailureClock"]):
     def time(self) -> float:
         """The time of the failure, now if it was before or after the main function."""
         return time.time() if self._at is None else self._at
+
+
+def _end_process(code: int) -> NoReturn:
+    """Finish threads and exit handlers, then end without taking the interpreter apart.
+
+    Freeing all modules takes half a second of CPU time, and libraries' destructors may hang or crash in it.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -178,6 +178,24 @@ def test_the_exit_code_passes_and_the_others_may_finish(tmp_path):
     assert (tmp_path / "saved").exists()
 
 
+def test_a_rank_finishes_its_threads_and_exit_handlers(tmp_path):
+    def main(folder):
+        import atexit
+        import threading
+
+        def later():
+            time.sleep(0.5)
+            (Path(folder) / f"thread{hd_rank}").write_text("")
+
+        hd_rank = hd.get_rank()
+        atexit.register((Path(folder) / f"exit{hd_rank}").write_text, "")
+        threading.Thread(target=later).start()
+        print("buffered", end="")
+
+    on_two(main, str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exit0", "exit1", "thread0", "thread1"]
+
+
 @pytest.mark.slow
 def test_leaving_with_zero_is_no_failure():
     on_two(lambda: sys.exit(0))
