@@ -34,10 +34,11 @@ def report(error: Exception) -> int:
 
 
 def _is_explained(error: Exception) -> bool:
-    """Tell whether the message suffices: our own classes, files, and values refused by what a recipe builds."""
+    """Tell whether the message suffices: our own classes, files, and values that what a recipe builds cannot use."""
     if type(error).__module__.startswith("hookline.") or isinstance(error, OSError | FloatingPointError):
         return True
-    return isinstance(error, ValueError) and any(note.startswith("while building") for note in _notes(error))
+    refused = isinstance(error, ValueError | TypeError)
+    return refused and any(note.startswith("while building") for note in _notes(error))
 
 
 def _notes(error: BaseException) -> list[str]:

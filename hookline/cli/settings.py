@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hookline.cli.errors import UsageError
@@ -14,12 +16,19 @@ from hookline.cli.recipes import find_recipe
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
 from hookline.engine import ClipGradNorm, ClipGradValue
+from hookline.engine.precision import PRECISIONS
 
 __all__ = ["gradient_clipper", "load_settings", "precision_of"]
 
 DEFAULTS: dict[str, Any] = OmegaConf.to_container(common.train)  # type: ignore[assignment]
 
 NODES = ("model", "dataloader", "optimizer", "train")
+
+# Read by `default_setup` where a recipe, such as Detectron2's, has it.
+OPTIONAL = ("cudnn_benchmark",)
+
+# Their keys are arguments that others check.
+OPEN_ENDED = ("ddp", "grad_clip")
 
 
 def load_settings(args: argparse.Namespace) -> DictConfig:
@@ -40,23 +49,37 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
     missing = [node for node in NODES if node not in cfg]
     if missing:
         raise UsageError(f"{path}: a recipe needs the nodes {', '.join(NODES)}; missing: {', '.join(missing)}")
-    _complete(cfg, str(path))
+    _refuse_unknown(cfg.train, f"{path}: ")
+    _complete(cfg)
     cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
+    _refuse_unknown(cfg.train, "")  # +train.key=value adds what the saved config could not be loaded with
     _check(cfg)
     return cfg
 
 
-def _complete(cfg: DictConfig, path: str) -> None:
-    """Give ``train`` the settings that the recipe leaves out; refuse those that nothing reads.
+def _refuse_unknown(train: DictConfig, where: str) -> None:
+    """Refuse settings that nothing reads, also inside of groups such as ``train.checkpointer``."""
+    _check_names(train, [*DEFAULTS, *OPTIONAL], "train", where)
+    for key, value in DEFAULTS.items():
+        if isinstance(value, dict) and key not in OPEN_ENDED and isinstance(train.get(key), DictConfig):
+            _check_names(train[key], value, f"train.{key}", where)
+
+
+def _check_names(node: DictConfig, known: Collection[str], prefix: str, where: str) -> None:
+    """Compare the keys of a node with those that are read.
 
     Raises:
-        UsageError: naming the setting that nothing reads.
+        UsageError: naming the first one that is not, and the nearest one that is.
     """
-    for key in cfg.train:
-        if key not in DEFAULTS:
-            near = difflib.get_close_matches(str(key), DEFAULTS, n=1)
-            hint = f"; did you mean train.{near[0]}?" if near else f"; known: {', '.join(DEFAULTS)}"
-            raise UsageError(f"{path}: unknown setting train.{key}{hint}. Own values belong outside of `train`")
+    for key in map(str, node):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {prefix}.{near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise UsageError(f"{where}unknown setting {prefix}.{key}{hint}. Own values belong outside of `train`")
+
+
+def _complete(cfg: DictConfig) -> None:
+    """Give ``train`` the settings that the recipe leaves out."""
     if cfg.train.get("max_epochs") is not None and "max_iter" not in cfg.train:
         cfg.train.max_iter = None
     for key, value in DEFAULTS.items():
@@ -113,8 +136,27 @@ def _check(cfg: DictConfig) -> None:
         _expect_int("max_iter", train.max_iter, 0)
     elif not isinstance(train.max_epochs, int | float) or train.max_epochs <= 0:
         raise UsageError(f"train.max_epochs={train.max_epochs!r}: expected a number above 0")
+    if train.checkpointer.max_to_keep is not None:
+        _expect_int("checkpointer.max_to_keep", train.checkpointer.max_to_keep, 1)
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise UsageError(f"train.output_dir={train.output_dir!r}: expected the path of a folder")
+    if train.precision not in PRECISIONS:
+        near = difflib.get_close_matches(str(train.precision), PRECISIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(PRECISIONS)}"
+        raise UsageError(f"train.precision={train.precision!r}: {hint}")
+    _check_device(train.device)
+
+
+def _check_device(name: Any) -> None:
+    """Refuse what is no device of torch.
+
+    Raises:
+        UsageError: naming the value and what is expected.
+    """
+    try:
+        torch.device("cpu" if name == "auto" else name)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"train.device={name!r}: expected 'auto', 'cuda', 'cpu' or another device of torch") from error
 
 
 def _lookup(node: DictConfig, dotted: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hookline.config import LazyConfig
+from hookline.config import ConfigError, LazyConfig
 from hookline.config.command_line import default_argument_parser
 from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, synchronize
 from hookline.engine.environment import collect_env_info
@@ -92,14 +92,14 @@ def default_device(name: str) -> torch.device:
     """Resolve ``train.device``: ``auto`` is this rank's GPU where there is one, else the CPU.
 
     Raises:
-        ValueError: if a GPU is asked for and torch cannot use one.
+        ConfigError: if a GPU is asked for and torch cannot use one.
     """
     has_gpu = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if has_gpu else "cpu"
     if name == "cuda":
         if not has_gpu:
-            raise ValueError("train.device='cuda', but torch can use no GPU here; set train.device=cpu or auto")
+            raise ConfigError("train.device='cuda', but torch can use no GPU here; set train.device=cpu or auto")
         return torch.device("cuda", get_local_rank())
     return torch.device(name)
 

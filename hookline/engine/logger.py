@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from pathlib import Path
@@ -14,14 +15,24 @@ _COLORS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITI
 
 
 class _Formatter(logging.Formatter):
-    """Shorten ``hookline.engine.hooks.evaluation`` to ``hookline.evaluation`` and mark warnings."""
+    """Shorten ``hookline.engine.hooks.evaluation`` to ``hookline.evaluation`` and mark warnings.
 
-    def __init__(self, color: bool, rank: int) -> None:
+    Args:
+        color: mark with colours.
+        rank: this process's rank, shown if it is not 0.
+        tracebacks: show those of exceptions.
+    """
+
+    def __init__(self, color: bool, rank: int, tracebacks: bool = True) -> None:
         super().__init__(_FORMAT, _DATE)
         self.color = color
         self.rank = rank
+        self.tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
+        if not self.tracebacks and (record.exc_info or record.exc_text):
+            record = copy.copy(record)
+            record.exc_info = record.exc_text = None
         parts = record.name.split(".")
         short = parts[0] if len(parts) == 1 else f"{parts[0]}.{parts[-1]}"
         if self.rank:
@@ -43,7 +54,8 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
     run's file.
 
     Args:
-        output_dir: folder of the log files; none are written without it. An existing log is appended to.
+        output_dir: folder of the log files; none are written without it. An existing log is appended to. Tracebacks
+            then go there, and the console shows the message alone.
         rank: this process's rank.
         name: the logger to set up.
 
@@ -56,7 +68,7 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
     close_logger(name)
     if rank == 0:
         console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(_Formatter(sys.stdout.isatty(), rank))
+        console.setFormatter(_Formatter(sys.stdout.isatty(), rank, tracebacks=output_dir is None))
         logger.addHandler(console)
     if output_dir is not None:
         file = Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")

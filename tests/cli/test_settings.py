@@ -47,11 +47,21 @@ def test_flags_stand_for_settings_and_overrides_win(tmp_path):
         ({"max_epochs": -1}, "train.max_epochs=-1"),
         ({"max_iter": 5, "seed": "x"}, "train.seed='x'"),
         ({"max_iter": 5, "output_dir": ""}, "train.output_dir=''"),
+        ({"checkpointer": {"perod": 2}}, r"did you mean train\.checkpointer\.period"),
+        ({"checkpointer": {"max_to_keep": 0}}, r"train\.checkpointer\.max_to_keep=0"),
+        ({"precision": "fp61"}, "train.precision='fp61': did you mean fp16"),
+        ({"device": "gpu"}, "train.device='gpu'"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, settings, words):
     with pytest.raises(UsageError, match=words):
         load(tmp_path, settings)
+
+
+def test_a_setting_that_nothing_reads_cannot_be_added(tmp_path):
+    with pytest.raises(UsageError, match=r"unknown setting train\.foo"):
+        load(tmp_path, {"max_iter": 5}, "+train.foo=1")
+    assert load(tmp_path, {"max_iter": 5, "cudnn_benchmark": True}).cudnn_benchmark
 
 
 def test_detectron2s_switch_for_half_precision():
