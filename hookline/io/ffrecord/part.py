@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ __all__ = ["ALWAYS", "ONCE", "Part"]
 
 ALWAYS, ONCE = True, "once"
 MAPPED_FROM = 8 << 10  # bytes; below, one system call is faster than looking up pages
+PROBED = 4  # samples of a batch, to learn whether the batch is in memory
 SEARCHED = 64 << 10  # bytes appended to a file that are looked for when its last sample is not what was written
 
 Bytes = NDArray[np.uint8]
@@ -52,9 +54,9 @@ class Part:
         self._map = map_file(self._descriptor, self.size) if wanted else None
         keep_freed_memory()
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # modules may be gone when the process ends
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def length(self, i: int) -> int:
         """Return the length of a sample in bytes."""
@@ -106,22 +108,23 @@ class Part:
         read_header(self._descriptor, os.fstat(self._descriptor).st_size, self.name)
 
     def expect(self, samples: list[int]) -> None:
-        """Have the system fetch those samples from the disk at the same time, if they are not in memory.
+        """Have the system fetch those samples from the disk at the same time, unless they seem to be in memory.
 
         Args:
             samples: numbers, in their order.
         """
-        if not hasattr(os, "posix_fadvise"):
+        if len(samples) < 2 or not hasattr(os, "posix_fadvise"):
+            return
+        if all(map(self._in_memory, samples[:: -(-len(samples) // PROBED)])):  # asking for all costs as much as reading
             return
         for i in samples:
             begin, end = self._offsets[i], self._offsets[i + 1]
-            if end > begin and not self._in_memory(end - 1):
-                os.posix_fadvise(self._descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self._descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
-    def _in_memory(self, position: int) -> bool:
-        """Say whether a byte can be had without waiting for the disk."""
+    def _in_memory(self, i: int) -> bool:
+        """Say whether the end of a sample can be had without waiting for the disk."""
         try:
-            return os.preadv(self._descriptor, (_PROBE,), position, getattr(os, "RWF_NOWAIT", 0)) == 1
+            return os.preadv(self._descriptor, (_PROBE,), self._offsets[i + 1] - 1, getattr(os, "RWF_NOWAIT", 0)) == 1
         except BlockingIOError:
             return False
         except OSError:
