@@ -10,8 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from hookline.cli.agreement import check_same_on_all_ranks
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
+from hookline.cli.learning_rate import scale_learning_rate
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
 from hookline.cli.settings import gradient_clipper, load_settings, precision_of
@@ -20,7 +22,8 @@ from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import LazyConfig, check_call_arguments, instantiate
 from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, SimpleTrainer, hooks
-from hookline.engine.defaults import create_ddp_model, default_device, default_setup, default_writers
+from hookline.engine.data_parallel import UnusedParameterCheck, create_ddp_model
+from hookline.engine.defaults import default_device, default_setup, default_writers
 from hookline.engine.logger import close_logger
 from hookline.evaluation import EvaluationInterrupted
 
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         args: the command line.
     """
     cfg = load_settings(args)
+    check_same_on_all_ranks(cfg)
     default_setup(cfg, args)
     try:
         model = instantiate(cfg.model).to(default_device(cfg.train.device))
@@ -95,11 +99,12 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
     loader = build_train_loader(cfg, limit)
     evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
     check_classes(cfg, model, loader)
-    parameters = instantiate(cfg.optimizer.params, model=model)
+    optimizer = instantiate(cfg.optimizer, params=instantiate(cfg.optimizer.params, model=model))
+    scale_learning_rate(cfg, optimizer)
     trainer = SimpleTrainer(
-        create_ddp_model(model, **cfg.train.ddp),
+        create_ddp_model(model, **(cfg.train.ddp or {})),
         loader,
-        instantiate(cfg.optimizer, params=parameters),
+        optimizer,
         gather_metric_period=cfg.train.log_period,
         precision=precision_of(cfg),
         accumulate=cfg.train.accumulate,
@@ -153,6 +158,7 @@ def default_hooks(
     suspend = build_suspend_checkpointer(settings.suspend, checkpointer)
     return [
         hooks.IterationTimer(),
+        UnusedParameterCheck(),
         hooks.LRScheduler(scheduler=schedule) if schedule is not None else None,
         hooks.ResumeReport(compared_settings(cfg), allow_changed_data=settings.allow_changed_data),
         hooks.PeriodicCheckpointer(

@@ -12,10 +12,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hookline.cli.errors import UsageError
+from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.recipes import find_recipe
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
 from hookline.engine import ClipGradNorm, ClipGradValue
+from hookline.engine.data_parallel import ddp_options
 from hookline.engine.precision import PRECISIONS
 
 __all__ = ["gradient_clipper", "load_settings", "precision_of"]
@@ -97,6 +99,8 @@ def _flags_as_overrides(args: argparse.Namespace) -> list[str]:
         overrides.append(f"train.output_dir={_quoted(args.work_dir)}")
     if args.load_from:
         overrides.append(f"train.init_checkpoint={_quoted(args.load_from)}")
+    if args.auto_scale_lr:
+        overrides.append("train.auto_scale_lr=true")
     if args.fast_dev_run:
         overrides += [
             "train.max_iter=2",
@@ -145,6 +149,25 @@ def _check(cfg: DictConfig) -> None:
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(PRECISIONS)}"
         raise UsageError(f"train.precision={train.precision!r}: {hint}")
     _check_device(train.device)
+    check_auto_scale_lr(cfg)
+    _check_ddp_options(train.ddp)
+
+
+def _check_ddp_options(options: Any) -> None:
+    """Check that ``train.ddp`` names options that there are.
+
+    Args:
+        options: the node.
+
+    Raises:
+        UsageError: naming one that there is not.
+    """
+    known = ddp_options()
+    for name in map(str, options or {}):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"unknown option train.ddp.{name}; {hint}")
 
 
 def _check_device(name: Any) -> None:

@@ -64,23 +64,29 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
     from hookline.cli.errors import report
     from hookline.cli.job import check_recipe, run
     from hookline.engine.launch import launch
+    from hookline.engine.logger import close_logger, setup_logger
 
+    setup_logger()  # for what is said before the run has its own log: how it is started, and why
     try:
         check_recipe(args)
+        # what is not given stays None, so that the environment decides
         launch(
             run,
             args.num_gpus or 0,
-            num_machines=args.num_machines or 1,
-            machine_rank=args.machine_rank or 0,
-            dist_url=args.dist_url or "auto",
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
             args=(args,),
             num_procs_per_machine=args.num_procs,
+            launcher=args.launcher,
         )
     except Exception as error:
         return report(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        close_logger()
     return 0
 
 

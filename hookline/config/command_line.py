@@ -11,6 +11,8 @@ _EPILOG = """examples:
   change any setting     {prog} --config-file RECIPE train.max_iter=500 optimizer.lr=0.01
   several GPUs           {prog} --config-file RECIPE --num-gpus 8
   several CPU processes  {prog} --config-file RECIPE --num-procs 2 train.device=cpu
+  several machines       {prog} --config-file RECIPE --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT
+  under Slurm            srun {prog} --config-file RECIPE --launcher slurm
   continue a run         {prog} --config-file RECIPE --work-dir DIR --resume
   evaluate               {prog} --config-file RECIPE --eval-only train.init_checkpoint=FILE
 """
@@ -52,12 +54,24 @@ def default_argument_parser(prog: str = "train_net.py", epilog: str | None = Non
     add("--show-dir", metavar="DIR", help="save pictures of the predictions of an evaluation in DIR")
     add("--out", metavar="FILE", help="save the raw results of an evaluation (.json COCO results, or .pkl)")
     add("--fast-dev-run", action="store_true", help="two steps, one evaluation, one checkpoint on a slice of the data")
-    processes = parser.add_argument_group("processes")
+    add(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate from train.reference_batch_size to this run's; train.auto_scale_lr=true",
+    )
+    processes = parser.add_argument_group(
+        "processes", "What is not given here, torchrun, Slurm or the cluster decides."
+    )
     processes.add_argument("--num-gpus", type=int, metavar="N", help="GPUs to use on this machine")
     processes.add_argument("--num-procs", type=int, metavar="N", help="CPU processes to use on this machine")
     processes.add_argument("--num-machines", type=int, metavar="N", help="machines of the job")
     processes.add_argument("--machine-rank", type=int, metavar="K", help="which of them this one is, from 0")
     processes.add_argument("--dist-url", metavar="URL", help="tcp://HOST:PORT of machine 0; a free port on one machine")
+    processes.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        help="who starts the processes: this program, torchrun or srun; by default the environment decides",
+    )
     parser.add_argument(
         "opts",
         nargs="*",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from hookline.config import ConfigError, LazyConfig
 from hookline.config.command_line import default_argument_parser
 from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, synchronize
+from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.environment import collect_env_info
 from hookline.engine.logger import setup_logger
 from hookline.engine.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
@@ -117,29 +115,3 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
         JSONWriter(os.path.join(output_dir, "metrics.json")),
         TensorboardXWriter(output_dir),
     ]
-
-
-def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **options: Any) -> nn.Module:
-    """Wrap the model in DistributedDataParallel when there are several processes, else give it back as it is.
-
-    Args:
-        model: a model on its device.
-        fp16_compression: send gradients in half precision.
-        options: further arguments of DistributedDataParallel.
-    """
-    if get_world_size() == 1:
-        return model
-    from torch.nn.parallel import DistributedDataParallel
-
-    on_gpu = next(model.parameters()).is_cuda
-    wrapped = DistributedDataParallel(model, device_ids=[get_local_rank()] if on_gpu else None, **_plain(options))
-    if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-
-        wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
-    logging.getLogger(__name__).info(f"Data parallel over {get_world_size()} processes, {_plain(options)}")
-    return wrapped
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in options.items()}
