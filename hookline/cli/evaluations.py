@@ -27,7 +27,8 @@ class Evaluations:
     """Run ``dataloader.evaluator`` over ``dataloader.test``, as often as asked.
 
     Both may be one recorded call, a list, or a dict with names; the metrics of several data sets carry the name (or
-    the position) in front. Loaders and evaluators are built at the first use and kept.
+    the position) in front. Loaders and evaluators are built here and kept: whatever is wrong with them ends a run
+    before its first step, not after its last one.
 
     Args:
         cfg: the whole recipe.
@@ -43,7 +44,7 @@ class Evaluations:
         self._limit = limit
         self._show_dir = show_dir
         self._out = out
-        self._built: list[tuple[str, Any, DatasetEvaluator]] | None = None
+        self._built = list(self._build())
 
     def run(self, model: nn.Module, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
         """Evaluate the model; every rank takes part.
@@ -56,8 +57,6 @@ class Evaluations:
             ``{task: {metric: value}}``, with ``name/`` before the task where there are several data sets; empty on
             other ranks than 0.
         """
-        if self._built is None:
-            self._built = list(self._build())
         results: dict[str, Any] = {}
         for name, loader, evaluator in self._built:
             found = inference_on_dataset(model, loader, evaluator, should_stop=should_stop)

@@ -148,6 +148,19 @@ def test_a_broken_data_set_ends_the_run_before_it_trains(broken, tmp_path, capsy
     assert not list((tmp_path / "run").glob("*.pth"))
 
 
+def test_a_missing_validation_set_ends_the_run_before_it_trains(broken, tmp_path, capsys):
+    shutil.rmtree(broken.parent / "val")
+    assert run(tmp_path / "run", "train.max_iter=1") == 1
+    assert "balloon_val" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+def test_a_missing_evaluator_ends_the_run_before_it_trains(tmp_path, capsys):
+    assert run(tmp_path / "run", "train.max_iter=1", "~dataloader.evaluator") == 2
+    assert "dataloader.evaluator is missing" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
 def test_another_class_count_ends_the_run_before_it_trains(tmp_path, capsys):
     assert run(tmp_path / "run", "--no-validate", "model.roi_heads.num_classes=3") == 2
     assert "model.roi_heads.num_classes=3" in capsys.readouterr().err
