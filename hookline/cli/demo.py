@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
 __all__ = ["run"]
 
 RECIPE = "balloon/mask_rcnn_demo.py"
+NUM_TRAIN, NUM_VAL = 200, 50  # pictures
+METRICS = ("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50")
 
 
 def run(argv: list[str]) -> int:
@@ -32,7 +35,7 @@ def run(argv: list[str]) -> int:
     work_dir = Path(args.work_dir)
     data = work_dir / "datasets"
     print(f"Drawing the data set in {data} ...", flush=True)
-    generate_balloons(data, seed=args.seed)
+    generate_balloons(data, NUM_TRAIN, NUM_VAL, seed=args.seed)
     before = os.environ.get("HOOKLINE_DATASETS")
     os.environ["HOOKLINE_DATASETS"] = str(data)
     try:
@@ -54,5 +57,14 @@ def run(argv: list[str]) -> int:
         else:
             os.environ["HOOKLINE_DATASETS"] = before
     if code == 0:
-        print(f"\nPredictions to look at: {work_dir / 'pictures'}\nThe log: {work_dir / 'log.txt'}")
+        print(f"\nOn the {NUM_VAL} validation pictures: {_last_metrics(work_dir / 'metrics.json')}")
+        print(f"Predictions to look at: {work_dir / 'pictures'}\nThe log: {work_dir / 'log.txt'}")
     return code
+
+
+def _last_metrics(file: Path) -> str:
+    """Read the last evaluation's results from ``metrics.json``."""
+    found: dict[str, float] = {}
+    for line in file.read_text("utf-8").splitlines():
+        found.update({name: value for name, value in json.loads(line).items() if name in METRICS})
+    return ", ".join(f"{name} {value:.1f}" for name, value in found.items()) or "not evaluated"

@@ -11,6 +11,6 @@ dataloader.train.mapper.augmentations = [
 ]
 
 train.output_dir = "./output/demo"
-train.max_iter = 500
+train.max_iter = 420
 train.eval_period = 0  # at the end
-train.checkpointer.period = 250
+train.checkpointer.period = 210
