@@ -18,18 +18,25 @@ logger = logging.getLogger(__name__)
 def class_counts(model: nn.Module) -> dict[str, int]:
     """Find every module that says for how many classes it was built, through any wrapper.
 
+    A part with one class inside of a module that counts them, such as a mask head whose classes share a mask, is left
+    out: it fits every data set.
+
     Args:
         model: any module.
 
     Returns:
         ``num_classes`` by the module's name in the model, e.g. ``{"roi_heads": 80}``.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for name, module in model.named_modules():
         count = getattr(module, "num_classes", None)
         if isinstance(count, int) and not isinstance(count, bool):
             counts[name.removeprefix("module.")] = count
-    return counts
+    return {
+        name: count
+        for name, count in counts.items()
+        if count != 1 or not any(name.startswith(f"{outer}.") for outer in counts)
+    }
 
 
 def check_classes(cfg: DictConfig, model: nn.Module, loader: Any) -> None:

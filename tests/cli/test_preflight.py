@@ -47,6 +47,14 @@ def test_a_fitting_model_and_data_set_pass(cfg, tmp_path):
     check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path)]))
 
 
+def test_a_part_whose_classes_share_everything_fits_any_data_set(cfg, tmp_path):
+    heads = Head(2)
+    heads.mask_head = Head(1)
+    check_classes(cfg, nn.Sequential(heads), Loader([record(tmp_path)]))
+    with pytest.raises(UsageError, match=r"num_classes=1, but"):
+        check_classes(cfg, nn.Sequential(Head(1)), Loader([record(tmp_path)]))
+
+
 def test_another_class_count_names_module_and_setting(cfg, tmp_path):
     with pytest.raises(UsageError, match=r"model\.0\.num_classes=80.*2 classes \(cat, dog\).*num_classes=2"):
         check_classes(cfg, nn.Sequential(Head(80)), Loader([record(tmp_path)]))
