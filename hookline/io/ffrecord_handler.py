@@ -53,10 +53,7 @@ class _PackHandler(PathHandler):
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
         if set(mode) & set("wax+"):
             raise io.UnsupportedOperation(f"{path} is inside of a pack and can only be read, not opened with {mode!r}")
-        place = self._require(path)
-        content = _Content(place.pack.read_bytes(place.inner))
-        content.name = os.fspath(path)
-        return content if "b" in mode else io.TextIOWrapper(content, **{"encoding": "utf-8", **kwargs})
+        return _open_place(self._require(path), path, mode, **kwargs)
 
     def _exists(self, path: str, **kwargs: Any) -> bool:
         self._check_kwargs(kwargs)
@@ -140,9 +137,10 @@ class MountHandler(_PackHandler):
         return mounted(self.mounts, path.removeprefix("./"))
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        if set(mode) & set("wax+") or self._find(path) is None:
+        place = None if set(mode) & set("wax+") else self._find(path)
+        if place is None:
             return self._disk._open(path, mode, buffering, **kwargs)
-        return super()._open(path, mode, buffering, **kwargs)
+        return _open_place(place, path, mode, **kwargs)
 
     def _exists(self, path: str, **kwargs: Any) -> bool:
         return super()._exists(path, **kwargs) or self._disk._exists(path, **kwargs)
@@ -184,6 +182,13 @@ class MountHandler(_PackHandler):
 
 class _Content(io.BytesIO):
     name = ""
+
+
+def _open_place(place: Place, path: str, mode: str, **options: Any) -> IO[Any]:
+    """Give the content of a packed file as an open file; ``options`` are those of text files."""
+    content = _Content(place.pack.read_bytes(place.inner))
+    content.name = os.fspath(path)
+    return content if "b" in mode else io.TextIOWrapper(content, **{"encoding": "utf-8", **options})
 
 
 def register_ffrecord_handler(
