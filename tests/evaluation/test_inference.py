@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from hookline.evaluation import DatasetEvaluator, inference_context, inference_on_dataset, progress
+from hookline.evaluation import (
+    DatasetEvaluator,
+    EvaluationInterrupted,
+    inference_context,
+    inference_on_dataset,
+    progress,
+)
 
 
 class Sum(DatasetEvaluator):
@@ -113,3 +119,13 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     inference_on_dataset(lambda b: b, LOADER, None)
     assert [(bar.total, bar.count, bar.closed) for bar in bars] == [(2, 2, True)]
+
+
+def test_it_stops_before_a_batch():
+    seen = []
+    model = Model().train()
+    with pytest.raises(EvaluationInterrupted):
+        inference_on_dataset(model, LOADER, Recorder(seen), should_stop=lambda: len(seen) == 1)
+    assert seen == [1]
+    assert model.training
+    assert inference_on_dataset(lambda b: b, LOADER, Sum(), should_stop=lambda: False)["sum"]["total"] == 3

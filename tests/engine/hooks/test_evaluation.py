@@ -1,10 +1,12 @@
+import contextlib
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
-from hookline.engine.hooks import CallbackHook, EvalHook, flatten_results
+from hookline.engine import Checkpointer
+from hookline.engine.hooks import BestCheckpointer, CallbackHook, EvalHook, PeriodicCheckpointer, flatten_results
 
 
 def evaluated(make_trainer, start, end, *args, **kwargs):
@@ -61,3 +63,61 @@ def test_refusals():
         flatten_results({"bbox": {"AP": "high"}})
     with pytest.raises(TypeError, match="list"):
         flatten_results([1.0])
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def run(make_trainer, tmp_path):
+    """Train on from the newest checkpoint; the evaluation of an iteration may raise."""
+
+    def run(end, fail=None, hooks=(), **settings):
+        calls = []
+
+        def evaluate():
+            calls.append(trainer.iter)
+            if trainer.iter == fail:
+                raise settings.get("interruption", KeyboardInterrupt)
+            return {"AP": float(trainer.iter)}
+
+        trainer = make_trainer()
+        checkpointer = Checkpointer(trainer.model, tmp_path, trainer=trainer)
+        best = BestCheckpointer(2, checkpointer, "AP")
+        trainer.register_hooks([PeriodicCheckpointer(checkpointer, 2), EvalHook(2, evaluate, **settings), best, *hooks])
+        start = checkpointer.resume() + 1
+        with contextlib.suppress(KeyboardInterrupt):
+            trainer.train(start, end)
+        return calls, trainer.storage.histories().get("AP"), best
+
+    return run
+
+
+def test_killed_during_an_evaluation_it_is_made_up_for(run):
+    calls, history, _ = run(8, fail=3)
+    assert (calls, history.values()) == ([1, 3], [(1.0, 1)])
+    calls, history, best = run(8)
+    assert calls == [4, 5, 8]
+    assert history.values() == [(1.0, 1), (4.0, 3), (5.0, 5), (8.0, 8)]
+    assert (best.best_metric, best.best_iter) == (8.0, 8)
+
+
+def test_what_was_evaluated_is_not_evaluated_again(run):
+    run(4, eval_after_train=False)
+    calls, _, _ = run(8, eval_after_train=False)
+    assert calls == [5, 7]
+    calls, _, _ = run(8, eval_after_train=False)
+    assert calls == []
+
+
+def test_an_interruption_gives_no_results(run):
+    calls, history, _ = run(4, fail=1, interruption=Stopped, eval_after_train=False)
+    assert calls == [1, 3]
+    assert history.values() == [(3.0, 3)]
+
+
+def test_the_best_of_all_counts_an_evaluation_that_was_made_up_for(run):
+    run(6, fail=3)
+    _, _, best = run(5, eval_after_train=False)
+    assert (best.best_metric, best.best_iter) == (4.0, 3)

@@ -1,0 +1,100 @@
+"""``--resume`` from the command line: what is refused, what is said, and signals to a whole run."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from hookline.cli.train import main
+from hookline.data.datasets.synthetic_balloons import generate_balloons
+from hookline.engine.hooks import CallbackHook
+
+SMALL = [
+    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "train.log_period=1",
+    "train.device=cpu",
+    "train.precision=fp32",
+    "train.checkpointer.period=2",
+]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    generate_balloons(root, num_train=5, num_val=2)
+    return root
+
+
+@pytest.fixture
+def run(drawn, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    def run(*more, folder="run"):
+        arguments = ["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(tmp_path / folder)]
+        return main([*arguments, "--resume", *SMALL, *more])
+
+    return run
+
+
+def weights(folder):
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+def test_other_data_is_refused_and_a_longer_run_is_explained(run, tmp_path, capfd):
+    assert run("train.max_iter=2", "--no-validate") == 0  # nothing there yet means a fresh start
+    assert "starting fresh" in capfd.readouterr().err + (tmp_path / "run" / "log.txt").read_text()
+    longer = ("train.max_iter=3", "--no-validate")
+    assert run(*longer, "dataloader.train.total_batch_size=1") == 1
+    assert "train.allow_changed_data=True" in capfd.readouterr().err
+    assert run(*longer, "dataloader.train.total_batch_size=1", "train.allow_changed_data=True") == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Resumed at iteration 2 of 3" in log
+    assert "max_iter" in log
+
+
+def test_a_signal_leaves_with_its_code_and_the_next_start_goes_on(run, tmp_path, monkeypatch):
+    def stop(trainer):
+        if trainer.iter == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    import hookline.cli.job as job
+
+    hooks = job.default_hooks
+    options = ("train.max_iter=5", "train.eval_period=2", "train.suspend.grace_s=60")
+    assert run(*options, folder="whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "default_hooks", lambda *args: [CallbackHook(after_backward=stop), *hooks(*args)])
+        with pytest.raises(SystemExit) as leaving:
+            run(*options)
+    assert leaving.value.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert run(*options) == 0
+    expected = weights(tmp_path / "whole")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "run").items())
+    curves = []
+    for folder in ("run", "whole"):
+        lines = [json.loads(line) for line in (tmp_path / folder / "metrics.json").read_text().splitlines()]
+        curves.append([(line["iteration"], line["total_loss"], line.get("bbox/AP")) for line in lines if "lr" in line])
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("on_suspend=requeu", "on_suspend='requeu'"),
+        ("exit_code=300", "exit_code=300"),
+        ("period=0", "period=0"),
+        ("deadline_s=soon", "deadline_s='soon'"),
+        ("deadline_s=slurm", "no Slurm job"),
+    ],
+)
+def test_wrong_settings_are_named(run, capfd, setting, words):
+    assert run(f"train.suspend.{setting}", "train.max_iter=1") == 2
+    assert words in capfd.readouterr().err
