@@ -115,6 +115,7 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
         model,
         cfg.train.output_dir,
         asynchronous=cfg.train.checkpointer.asynchronous,
+        on_save_error=cfg.train.checkpointer.on_save_error,
         converters=[from_torchvision],
         trainer=trainer,
     )

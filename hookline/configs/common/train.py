@@ -23,7 +23,12 @@ train = OmegaConf.create(
             "static_graph": False,  # where it uses the same ones in every step
             "fp16_compression": False,  # send gradients in half precision
         },
-        "checkpointer": {"period": 5000, "max_to_keep": 100, "asynchronous": False},
+        "checkpointer": {
+            "period": 5000,
+            "max_to_keep": 100,
+            "asynchronous": False,  # write in a thread, from a copy in memory
+            "on_save_error": "raise",  # or "warn": train on when the disk is full
+        },
         # what a run does when it is asked to stop, by SIGTERM, SIGUSR1, SIGUSR2, HFAI's flag or one of these:
         "suspend": {
             "flag_file": None,  # a file whose appearance asks for it
