@@ -38,9 +38,8 @@ ENV PATH=/opt/hookline/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER hookline
-# recipes write below ./output
+# recipes write below ./output. No VOLUME: what is not mounted shall not be kept in nameless volumes
 WORKDIR /workspace
-VOLUME ["/workspace/output", "/cache"]
 # the exec form: SIGTERM reaches the trainer, which saves and leaves. `docker run IMAGE env` tells whether all is well.
 ENTRYPOINT ["hookline"]
 CMD ["--help"]
