@@ -14,6 +14,7 @@ from hookline.cli.agreement import check_same_on_all_ranks
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.learning_rate import scale_learning_rate
+from hookline.cli.notices import remembered_in_rank
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
 from hookline.cli.settings import gradient_clipper, load_settings, precision_of
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
         if args.eval_only:
             evaluate(cfg, args, model)
         else:
-            train(cfg, args, model)
+            with remembered_in_rank():
+                train(cfg, args, model)
     except Exception as error:
         logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=not args.eval_only)
         raise

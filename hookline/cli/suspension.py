@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hookline.cli import notices
 from hookline.cli.errors import UsageError
 from hookline.engine import Checkpointer
 from hookline.engine.suspend import SuspendCheckpointer, go_suspend, requeue_slurm_job
@@ -25,7 +26,7 @@ def build_suspend_checkpointer(settings: Any, checkpointer: Checkpointer) -> Sus
     Raises:
         UsageError: if a setting has a value that cannot be; names it.
     """
-    triggers = default_triggers()
+    triggers: list[Trigger] = [*default_triggers(), _EarlySignal()]
     if settings.flag_file:
         triggers.append(FileTrigger(str(settings.flag_file)))
     if settings.deadline_s is not None:
@@ -46,6 +47,17 @@ def build_suspend_checkpointer(settings: Any, checkpointer: Checkpointer) -> Sus
         grace_s=settings.grace_s,
         period=settings.period,
     )
+
+
+class _EarlySignal(Trigger):
+    """Fires for a signal that came while the run was still being built."""
+
+    def start(self) -> None:
+        """Look once: from here on there are handlers."""
+        found = notices.received()
+        if found is not None:
+            self.fire(f"signal {found[0]}")
+            self.fired_at = found[1]
 
 
 def _deadline(settings: Any) -> Trigger:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hookline.cli.notices import remembered
 from hookline.config.command_line import default_argument_parser
 
 __all__ = ["main", "parse_arguments"]
@@ -60,6 +61,13 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
         The exit code: 0 done, 1 the run failed, 2 the call or the recipe is wrong, 128 + signal on a signal.
     """
     args = parse_arguments(argv, prog)
+    if args.eval_only:
+        return _launch(args)
+    with remembered():
+        return _launch(args)
+
+
+def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
     from hookline.cli.errors import report
     from hookline.cli.job import check_recipe, run

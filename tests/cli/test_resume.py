@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from hookline.cli import job
 from hookline.cli.train import main
 from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine.hooks import CallbackHook
@@ -64,8 +65,6 @@ def test_a_signal_leaves_with_its_code_and_the_next_start_goes_on(run, tmp_path,
         if trainer.iter == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    import hookline.cli.job as job
-
     hooks = job.default_hooks
     options = ("train.max_iter=5", "train.eval_period=2", "train.suspend.grace_s=60")
     assert run(*options, folder="whole") == 0
@@ -83,6 +82,29 @@ def test_a_signal_leaves_with_its_code_and_the_next_start_goes_on(run, tmp_path,
         lines = [json.loads(line) for line in (tmp_path / folder / "metrics.json").read_text().splitlines()]
         curves.append([(line["iteration"], line["total_loss"], line.get("bbox/AP")) for line in lines if "lr" in line])
     assert curves[0] == curves[1]
+
+
+def test_a_signal_before_the_first_step_is_not_lost(run, tmp_path, monkeypatch):
+    build = job.build_train_loader
+
+    def slowly(*args):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return build(*args)
+
+    monkeypatch.setattr(job, "build_train_loader", slowly)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+    with pytest.raises(SystemExit) as leaving:
+        run("train.max_iter=2", "--no-validate")
+    assert leaving.value.code == 128 + signal.SIGUSR2
+    assert not list((tmp_path / "run").glob("*.pth"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)] == before
+
+
+def test_a_signal_after_the_last_step_does_not_turn_success_into_failure(run, monkeypatch):
+    hooks = job.default_hooks
+    late = CallbackHook(after_train=lambda trainer: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(job, "default_hooks", lambda *args: [*hooks(*args), late])
+    assert run("train.max_iter=1", "--no-validate") == 0
 
 
 @pytest.mark.parametrize(
