@@ -42,7 +42,7 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **opti
     from torch.nn.parallel import DistributedDataParallel
 
     first = next(model.parameters())
-    settings = {str(key): value for key, value in options.items()}
+    settings = _as_torch_names_them({str(key): value for key, value in options.items()})
     wrapped = DistributedDataParallel(model, device_ids=[get_local_rank()] if first.is_cuda else None, **settings)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
@@ -50,6 +50,13 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **opti
         wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
     logger.info(f"Data parallel over {get_world_size()} processes, fp16_compression={fp16_compression}, {settings}")
     return wrapped
+
+
+def _as_torch_names_them(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give Detectron2's ``broadcast_buffers`` the name that torch 2.15 gave it, where torch has that."""
+    if "broadcast_buffers" in settings and "forward_sync_buffers" in ddp_options():
+        settings.setdefault("forward_sync_buffers", settings.pop("broadcast_buffers"))
+    return settings
 
 
 @cache
