@@ -28,7 +28,7 @@ def report(error: Exception) -> int:
         return 2
     if _is_explained(error):
         print(describe(error), file=sys.stderr)
-        return 1
+        return 2 if _is_of_the_recipe(error) else 1
     traceback.print_exception(error)
     return 1
 
@@ -39,6 +39,13 @@ def _is_explained(error: Exception) -> bool:
         return True
     refused = isinstance(error, ValueError | TypeError)
     return refused and any(note.startswith("while building") for note in _notes(error))
+
+
+def _is_of_the_recipe(error: Exception) -> bool:
+    """Tell whether a part refused its arguments; what a data set refuses is in its files."""
+    built = [note for note in _notes(error) if note.startswith("while building")]
+    plain = type(error) in (ValueError, TypeError)
+    return plain and bool(built) and not any(note.startswith("while building dataloader") for note in built)
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from hookline.cli.errors import UsageError
@@ -35,6 +35,9 @@ class Evaluations:
         limit: look only at the first ``limit`` records of each data set.
         show_dir: folder for pictures of predictions.
         out: file for the raw results, ``.json`` or ``.pkl``; of several data sets each puts its name in.
+
+    Attributes:
+        loaders: the test loaders, by the name of the data set.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Evaluations:
         self._limit = limit
         self._show_dir = show_dir
         self._out = out
+        self.loaders: dict[str, Any] = {}  # by the name of the data set
         self._built = list(self._build())
 
     def run(self, model: nn.Module, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
@@ -80,10 +84,17 @@ class Evaluations:
                 "give as many evaluators as test loaders, under the same names"
             )
         for name, node in tests.items():
-            records = instantiate(node.dataset)[: self._limit] if self._limit else None
-            loader = instantiate(node, dataset=records) if records is not None else instantiate(node)
             nodes = evaluators[name] if isinstance(evaluators[name], list) else [evaluators[name]]
-            built = [_with_records(each, records) for each in nodes]
+            shared = any(_same_dataset(each, node) for each in nodes)
+            records = instantiate(node.dataset)[: self._limit] if self._limit or shared else None
+            loader = instantiate(node, dataset=records) if records is not None else instantiate(node)
+            built = [
+                instantiate(each, dataset=records)
+                if records is not None and "dataset" in each and (self._limit or _same_dataset(each, node))
+                else instantiate(each)
+                for each in nodes
+            ]
+            self.loaders[name] = loader
             if self._show_dir:
                 built.append(PredictionPainter(Path(self._show_dir) / name, node))
             yield name, loader, built[0] if len(built) == 1 else DatasetEvaluators(built)
@@ -104,11 +115,11 @@ class Evaluations:
         logger.info(f"Raw results: {path}")
 
 
-def _with_records(node: Any, records: list | None) -> DatasetEvaluator:
-    """Build an evaluator; where only some records are looked at, on the ground truth of these."""
-    if records is not None and "dataset" in node:
-        return instantiate(node, dataset=records)
-    return instantiate(node)
+def _same_dataset(evaluator: DictConfig, loader: DictConfig) -> bool:
+    """Tell whether an evaluator's data set is an interpolation of its loader's, so that it need be read only once."""
+    if "dataset" not in evaluator or "dataset" not in loader:
+        return False
+    return OmegaConf.is_interpolation(evaluator, "dataset") and evaluator.dataset is loader.dataset
 
 
 def _named(nodes: Any, key: str) -> dict[str, Any]:

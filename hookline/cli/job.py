@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
             with remembered_in_rank():
                 train(cfg, args, model)
     except Exception as error:
-        logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=not args.eval_only)
+        logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=True)
         raise
     finally:
         close_logger()
@@ -100,7 +100,7 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
     limit = DEV_RECORDS if args.fast_dev_run else None
     loader = build_train_loader(cfg, limit)
     evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
-    check_classes(cfg, model, loader)
+    check_classes(cfg, model, loader, evaluations.loaders if evaluations else {})
     optimizer = instantiate(cfg.optimizer, params=instantiate(cfg.optimizer.params, model=model))
     scale_learning_rate(cfg, optimizer)
     trainer = SimpleTrainer(
@@ -198,6 +198,11 @@ def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Check
         if finished >= 0:
             return finished + 1
         logger.info(f"--resume: no checkpoint in {cfg.train.output_dir}, starting fresh")
+    elif checkpointer.has_checkpoint():
+        logger.warning(
+            f"{cfg.train.output_dir} holds checkpoints of an earlier run: this one starts fresh and replaces those of "
+            "the same name; --resume would continue, another --work-dir would keep both"
+        )
     if cfg.train.init_checkpoint:
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -39,13 +40,14 @@ def class_counts(model: nn.Module) -> dict[str, int]:
     }
 
 
-def check_classes(cfg: DictConfig, model: nn.Module, loader: Any) -> None:
+def check_classes(cfg: DictConfig, model: nn.Module, loader: Any, tests: Mapping[str, Any] | None = None) -> None:
     """Compare the model's class counts with the data set's list of classes and check every record.
 
     Args:
         cfg: the recipe.
         model: the model; every module with ``num_classes`` is looked at.
         loader: the training loader; checked where it shows its ``records``.
+        tests: the test loaders by name; their records are checked too.
 
     Raises:
         UsageError: naming the module, its count and the data set's classes.
@@ -69,6 +71,9 @@ def check_classes(cfg: DictConfig, model: nn.Module, loader: Any) -> None:
             )
     num_classes = len(classes) if classes is not None else min(counts.values(), default=None)
     check_records(records, metadata, num_classes)
+    for test in (tests or {}).values():
+        if getattr(test, "records", None) is not None:
+            check_records(test.records, None, num_classes)
     logger.info(f"Preflight: {len(records)} records, classes {num_classes}, files found")
 
 

@@ -47,8 +47,11 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
     if args is not None:
         logger.info(f"Command line: {shlex.join(sys.argv)}")
     if is_main_process():
-        _keep_record(cfg, args, output_dir, environment)
-        logger.info(f"The whole configuration is in {output_dir / 'config.yaml'}")
+        if getattr(args, "eval_only", False) and (output_dir / "config.yaml").exists():
+            logger.info(f"The record of the run in {output_dir} is left as it is")
+        else:
+            _keep_record(cfg, args, output_dir, environment)
+            logger.info(f"The whole configuration is in {output_dir / 'config.yaml'}")
     torch.manual_seed(int(cfg.train.seed))  # the trainer seeds every step by itself; this is for the first weights
     if torch.cuda.is_available():
         benchmark = bool(cfg.train.get("cudnn_benchmark", False))

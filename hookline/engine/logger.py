@@ -62,10 +62,10 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
     Returns:
         The logger.
     """
+    close_logger(name)
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    close_logger(name)
     if rank == 0:
         console = logging.StreamHandler(sys.stdout)
         console.setFormatter(_Formatter(sys.stdout.isatty(), rank, tracebacks=output_dir is None))
@@ -79,8 +79,10 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
 
 
 def close_logger(name: str = "hookline") -> None:
-    """Flush and close the handlers of the logger ``name``; whoever set it up calls this at the end."""
+    """Close the handlers of the logger ``name`` and leave it as it was; whoever set it up calls this at the end."""
     logger = logging.getLogger(name)
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()

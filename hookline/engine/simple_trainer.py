@@ -113,9 +113,9 @@ class SimpleTrainer(TrainerBase):
         try:
             super().train(start_iter, max_iter)
         except Exception as error:
-            files = ", ".join(map(str, self._files)) or "(the samples have no file_name)"
+            batch = f"; its batch: {', '.join(map(str, self._files))}" if self._files else ""
             name = type(error).__name__
-            logger.error("rank %d failed at iteration %d with %s; its batch: %s", get_rank(), self.iter, name, files)
+            logger.error("rank %d failed at iteration %d with %s%s", get_rank(), self.iter, name, batch)
             raise
         finally:
             self._data_loader_iter.close()
@@ -124,6 +124,12 @@ class SimpleTrainer(TrainerBase):
         """Seed the generators, then call the hooks' ``before_step``."""
         self._seed_step(torch_too=self._hooks_may_draw)
         super().before_step()
+
+    def after_train(self) -> None:
+        """Call the hooks' ``after_train``; what fails there after the last step is not its batch's fault."""
+        if self.iter >= self.max_iter:
+            self._files = []
+        super().after_train()
 
     def run_step(self) -> None:
         """Do one optimizer step.

@@ -52,7 +52,8 @@ def assign_boxes_to_levels(
     side = cat([box.area() for box in box_lists]).float().sqrt()
     # The small number keeps a side of exactly a level's lower bound on that level.
     level = (canonical_level + (side / canonical_box_size + 1e-8).log2()).floor()
-    return level.clamp(min=min_level, max=max_level).to(torch.int64) - min_level
+    # a box of a diverged model has no size; the losses then say so, not an index far out of range
+    return level.nan_to_num(min_level).clamp(min=min_level, max=max_level).to(torch.int64) - min_level
 
 
 class ROIPooler(nn.Module):

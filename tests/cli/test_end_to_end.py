@@ -82,9 +82,27 @@ def test_evaluation_of_the_saved_weights_repeats_the_numbers(tmp_path, capsys):
     assert (tmp_path / "again" / "inference" / "coco_instances_results.json").read_bytes() == first
     assert raw.read_bytes() == first
     assert len(list(pictures.glob("*.jpg"))) == 3
-    # what was kept beside the run is a recipe
+    # evaluating in the run's own folder leaves its record alone; what was kept there is a recipe
+    record = (work_dir / "overrides.txt").read_text()
+    assert run(work_dir, "--eval-only", weights) == 0
+    assert (work_dir / "overrides.txt").read_text() == record
     assert main(["--config-file", str(work_dir / "config.yaml"), "--eval-only", weights]) == 0
     assert "copypaste" in capsys.readouterr().out
+
+
+def test_a_second_run_in_the_same_folder_is_warned_of(tmp_path):
+    once = ["--no-validate", "train.max_iter=1"]
+    assert run(tmp_path, *once) == 0
+    assert "earlier run" not in (tmp_path / "log.txt").read_text()
+    assert run(tmp_path, *once) == 0
+    assert "earlier run" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_part_that_refuses_its_arguments_is_a_wrong_recipe(tmp_path, capsys):
+    assert run(tmp_path, "--no-validate", "optimizer.lr=-1") == 2
+    errors = capsys.readouterr().err
+    assert "while building optimizer" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_fast_dev_run_goes_the_whole_way(tmp_path):

@@ -72,3 +72,12 @@ def test_a_missing_image_is_named(cfg, tmp_path):
 
 def test_a_loader_without_records_is_left_alone(cfg):
     check_classes(cfg, nn.Sequential(Head(80)), iter([]))
+
+
+def test_the_validation_records_are_checked_before_training_too(cfg, tmp_path):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.mkdir()
+    bad.mkdir()
+    tests = {"val": Loader([record(bad, category=5)])}
+    with pytest.raises(DatasetCheckError, match=r"bad/a\.jpg.*category id 5"):
+        check_classes(cfg, nn.Sequential(Head(2)), Loader([record(good)]), tests)

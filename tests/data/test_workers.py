@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -31,7 +32,8 @@ def start(method, ready):
 def test_only_the_trainer_ends_a_worker():
     process = start("fork", multiprocessing.get_context("fork").Event())
     for name in ("TERM", "USR1", "USR2", "INT"):
-        subprocess.run(["kill", f"-{name}", str(process.pid)], check=True)
+        send = f"import os, signal; os.kill({process.pid}, signal.SIG{name})"  # from a process that is not the trainer
+        subprocess.run([sys.executable, "-S", "-c", send], check=True)
     process.join(0.3)
     assert process.is_alive()
     process.terminate()

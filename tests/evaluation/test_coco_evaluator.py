@@ -323,6 +323,7 @@ def test_workers_forked_after_an_evaluation_can_handle_masks(tiny_json, predict)
 
 
 def _handle_masks():
+    torch.set_num_threads(1)  # as torch does in its data workers: a fork loses OpenMP's threads too
     masks = torch.rand(100, 64, 64) > 0.5
     codes = encode_masks(masks)
     decode_rles(codes)
