@@ -8,6 +8,7 @@ from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
 from hookline.engine.hooks.resume import ResumeReport
 from hookline.engine.hooks.timing import IterationTimer
 from hookline.engine.hooks.writing import PeriodicWriter
+from hookline.engine.suspend import SuspendCheckpointer
 from hookline.engine.train_loop import HookBase
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "ResumeReport",
+    "SuspendCheckpointer",
     "TorchMemoryStats",
     "TorchProfiler",
     "flatten_results",
