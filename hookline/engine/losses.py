@@ -13,7 +13,7 @@ import torch
 from hookline.distributed import all_gather, get_rank, get_world_size
 from hookline.engine.events import EventStorage
 
-__all__ = ["LossLedger", "LossRecord", "as_losses", "sum_losses"]
+__all__ = ["LossLedger", "LossRecord", "as_losses", "peak_memory", "sum_losses"]
 
 
 @dataclass(slots=True)
@@ -117,7 +117,8 @@ class LossLedger:
     def gather(self, storage: EventStorage) -> None:
         """Put the mean over all ranks of every loss into the storage; all ranks must call this at the same iteration.
 
-        A loss that only some ranks have is averaged over those. The time for data is that of the slowest rank.
+        A loss that only some ranks have is averaged over those. The time for data is that of the slowest rank, and
+        ``max_mem`` the GPU memory, in MiB, of the rank that needed most.
 
         Args:
             storage: where the losses go; must have been flushed.
@@ -130,13 +131,22 @@ class LossLedger:
             for record in records:
                 if record.finite:
                     record.files = []  # no need to send them
-            ranks: list[list[LossRecord]] = all_gather(records)
+            parts: list[tuple[list[LossRecord], float]] = all_gather((records, peak_memory()))
         else:
-            ranks = [records]
+            parts = [(records, peak_memory())]
+        ranks = [part for part, _ in parts]
         _raise_for(dict(enumerate(ranks)))
         if len(ranks) > 1:
             for same_step in zip(*ranks, strict=True):
                 _publish(storage, same_step[0], *_mean(same_step))
+        if peak := max(memory for _, memory in parts):
+            storage.put_scalar("max_mem", peak, smoothing_hint=False)
+
+
+def peak_memory() -> float:
+    """Return the most memory that torch had on this rank's GPU, in MiB; 0 where none was used."""
+    # asking whether there is a GPU would cost more than all the rest
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else 0.0
 
 
 def as_losses(output: Any) -> dict[str, torch.Tensor]:

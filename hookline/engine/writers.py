@@ -9,10 +9,9 @@ import time
 from datetime import timedelta
 from typing import IO, Any
 
-import torch
-
 from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.history import HistoryBuffer
+from hookline.engine.losses import peak_memory
 from hookline.engine.news import NewScalars, restored_names
 from hookline.io import PathManager
 
@@ -76,7 +75,7 @@ class CommonMetricPrinter(EventWriter):
             *_times(histories, "time", self._window_size),
             *_times(histories, "data_time", self._window_size),
             f"lr: {rate}",
-            _memory(),
+            _memory(histories),
         ]
         self.logger.info(" %s", "  ".join(part for part in parts if part))
 
@@ -228,11 +227,10 @@ def _times(histories: dict[str, HistoryBuffer], name: str, window_size: int) -> 
     return [f"{name}: {history.avg(window_size):.4f}", f"last_{name}: {history.latest():.4f}"]
 
 
-def _memory() -> str:
-    """Format the most memory that torch had on the device, in MiB."""
-    if not torch.cuda.is_initialized():  # asking whether there is a GPU costs as much as the whole line
-        return ""
-    return f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"
+def _memory(histories: dict[str, HistoryBuffer]) -> str:
+    """Format the most memory that torch had on a GPU, in MiB: over all ranks where the trainer asks them."""
+    memory = histories["max_mem"].latest() if "max_mem" in histories else peak_memory()
+    return f"max_mem: {memory:.0f}M" if memory else ""
 
 
 def _cut_lines(path: str, from_iteration: int | None) -> tuple[int, set[str]]:

@@ -124,13 +124,14 @@ def test_gather_averages_over_ranks(monkeypatch):
     for record in other._records:
         record.settle(iter([v.item() for v in record.tensors]))
     monkeypatch.setattr(losses, "get_world_size", lambda: 2)
-    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, other._records])
+    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, (other._records, 7.0)])
     ledger.gather(storage)
     assert storage.history("a").values() == [(2.0, 0), (5.0, 1)]
     assert storage.history("b").values() == [(2.0, 0), (1.5, 1)]
     assert storage.history("c").values() == [(10.0, 0)]
     assert storage.history("total_loss").values() == [(8.0, 0), (6.5, 1)]
     assert storage.history("data_time").values() == [(0.7, 0), (0.1, 1)]
+    assert storage.latest()["max_mem"][0] == 7.0  # that of the rank that needed most
     assert ledger.waiting() == []
     assert all(not record.files for record in other._records)
 
@@ -144,7 +145,7 @@ def test_a_bad_loss_of_another_rank_stops_this_one(monkeypatch):
         record.settle(iter([v.item() for v in record.tensors]))
     storage.flush()
     monkeypatch.setattr(losses, "get_world_size", lambda: 2)
-    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, other._records])
+    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, (other._records, 7.0)])
     with pytest.raises(FloatingPointError, match=r"(?s)iteration 3.*rank 1: a=nan.*theirs.jpg") as error:
         ledger.gather(storage)
     assert "mine.jpg" not in str(error.value)

@@ -248,4 +248,10 @@ def test_write_is_for_subclasses():
 
 
 def test_no_memory_without_a_gpu():
-    assert writers_module._memory() == ""
+    assert writers_module._memory({}) == ""
+
+
+def test_memory_is_that_of_the_rank_that_needs_most():
+    with EventStorage() as storage:
+        storage.put_scalar("max_mem", 2048.0, smoothing_hint=False)
+        assert writers_module._memory(storage.histories()) == "max_mem: 2048M"
