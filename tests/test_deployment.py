@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,19 @@ def test_the_machines_of_the_indexed_job_meet_at_the_first_pod():
     assert int(args["master-port"]) == service["spec"]["ports"][0]["port"]
     assert args["nproc-per-node"] == pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
     assert int(args["shutdown-timeout"]) < pod["terminationGracePeriodSeconds"]
+
+
+def commands_of_the_guide():
+    for name in ("launch.md", "docker.md"):
+        text = (ROOT / "docs" / name).read_text("utf-8").replace("\\\n", " ")
+        lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+        for line in lines:
+            for start in ("train_net.py ", "hookline train ", "cpu train ", "gpu train "):
+                if start in line:
+                    yield shlex.split(line.split(start, 1)[1], comments=True)
+
+
+@pytest.mark.parametrize("words", list(commands_of_the_guide()), ids=" ".join)
+def test_the_guide_shows_commands_that_there_are(words):
+    words = words[: words.index("--")] if "--" in words else words  # behind it: HFAI's own
+    assert parse_arguments(words).config_file
