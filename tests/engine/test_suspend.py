@@ -250,3 +250,13 @@ def test_refusals(run):
         suspend.requeue_slurm_job()
     with pytest.raises(RuntimeError, match=r"hfai\.client"):
         suspend.go_suspend()
+
+
+def test_a_run_that_dies_names_rank_iteration_and_files(make_trainer, caplog):
+    def fail(trainer):
+        if trainer.iter == 3:
+            raise MemoryError("none left")
+
+    with pytest.raises(MemoryError):
+        make_trainer([CallbackHook(after_backward=fail)]).train(0, 5)
+    assert "rank 0 failed at iteration 3 with MemoryError; its batch: 0006.jpg, 0007.jpg" in caplog.messages
