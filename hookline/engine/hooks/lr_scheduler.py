@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
+from hookline.engine.schedule import check_schedule, value_at
 from hookline.engine.train_loop import HookBase
 
 __all__ = ["LRScheduler"]
@@ -71,6 +73,7 @@ class LRScheduler(HookBase):
 
         Raises:
             TypeError: if the scheduler can not be called.
+            ValueError: if the optimizer's value or one of the schedule is negative or not finite.
         """
         self._optimizer = self._optimizer or self.trainer.optimizer
         if self._scheduler is None:
@@ -83,6 +86,7 @@ class LRScheduler(HookBase):
         if isinstance(self._scheduler, TorchScheduler):
             self._note()
         else:
+            check_schedule(self._scheduler, self._length, self._key)
             self._apply(self.trainer.start_iter)
 
     def after_step(self) -> None:
@@ -109,13 +113,13 @@ class LRScheduler(HookBase):
         """Write the value of an iteration, if it is another one than before."""
         assert self._optimizer is not None
         groups = self._optimizer.param_groups
-        factor = self._scheduler(min(iteration, self._length - 1) / self._length)
+        factor = value_at(self._scheduler, iteration, self._length)
         if factor == self._factor and len(groups) == self._group_count:
             return
         self._factor, self._group_count = factor, len(groups)
         for group in groups:
             if self._first not in group:
-                group[self._first] = _read(group, self._key)
+                group[self._first] = _first_value(group, self._key)
             _write(group, self._key, group[self._first] * factor)
         self._shown_value = groups[self._shown_group][self._first] * factor
 
@@ -130,6 +134,13 @@ def _read(group: dict[str, Any], key: str) -> float:
     if key not in group:
         raise ValueError(f"the optimizer has no {key!r} to schedule; its settings are: {', '.join(sorted(group))}")
     return float(group[key])
+
+
+def _first_value(group: dict[str, Any], key: str) -> float:
+    value = _read(group, key)
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"the optimizer's {key} is {value}: expected a finite number of at least 0")
+    return value
 
 
 def _write(group: dict[str, Any], key: str, value: float) -> None:

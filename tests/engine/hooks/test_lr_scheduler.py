@@ -164,3 +164,12 @@ def test_refusals(make_trainer):
     del trainer.optimizer.param_groups[0]["momentum"]
     with pytest.raises(ValueError, match="no 'momentum'"):
         trainer.train(0, 1)
+
+
+@pytest.mark.parametrize("lr", [float("nan"), float("inf")])
+def test_a_rate_that_is_no_number_ends_the_run_before_it_begins(make_trainer, lr):
+    trainer = make_trainer([LRScheduler(scheduler=lambda where: 1.0)], lr=lr)
+    with pytest.raises(ValueError, match=f"optimizer's lr is {lr}"):
+        trainer.train(0, 1)
+    with pytest.raises(ValueError, match="schedule of lr gives -1"):
+        make_trainer([LRScheduler(scheduler=lambda where: -1.0 if where > 0.5 else 1.0)]).train(0, 10)
