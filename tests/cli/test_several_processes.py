@@ -1,0 +1,112 @@
+"""The command line on several processes and machines, and the linear rule over a resume."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hookline.cli.train import main
+from hookline.data.datasets.synthetic_balloons import generate_balloons
+
+SMALL = [
+    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "train.log_period=1",
+    "train.device=cpu",
+    "train.precision=fp32",
+]
+RECIPE = "balloon/mask_rcnn_tiny.py"
+PROGRAM = Path(__file__).parents[2] / "train_net.py"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    generate_balloons(root, num_train=4, num_val=3)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def datasets(drawn, monkeypatch):
+    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # another number of threads adds up in another order
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(work_dir, *more, recipe=RECIPE):
+    return main(["--config-file", str(recipe), "--work-dir", str(work_dir), "--no-validate", *SMALL, *more])
+
+
+def rates(work_dir):
+    groups = torch.load(work_dir / "model_final.pth", weights_only=True)["optimizer"]["param_groups"]
+    return {round(group["initial_lr"], 9) for group in groups}
+
+
+def test_the_linear_rule_is_applied_once(tmp_path):
+    scaled = ["--auto-scale-lr", "train.reference_batch_size=1", "train.accumulate=2", "optimizer.lr=1e-3"]
+    assert run(tmp_path / "a", *scaled, "train.max_iter=1") == 0
+    assert rates(tmp_path / "a") == {4e-3}
+    assert "learning rate 0.001 x (2 images x 2 accumulated) / reference 1 = 0.004" in (
+        tmp_path / "a" / "log.txt"
+    ).read_text("utf-8")
+    assert run(tmp_path / "a", *scaled, "train.max_iter=2", "--resume") == 0
+    assert rates(tmp_path / "a") == {4e-3}
+    # the saved recipe scales once too, with the flag or without
+    again = ["--auto-scale-lr", "train.max_iter=1"]
+    assert run(tmp_path / "b", *again, recipe=tmp_path / "a" / "config.yaml") == 0
+    assert rates(tmp_path / "b") == {4e-3}
+
+
+def test_the_flag_alone_names_what_it_needs(tmp_path, capsys):
+    assert run(tmp_path, "--auto-scale-lr") == 2
+    assert "train.reference_batch_size" in capsys.readouterr().err
+
+
+def test_an_unknown_option_of_several_processes_is_named(tmp_path, capsys):
+    assert run(tmp_path, "+train.ddp.find_unused_parameter=true") == 2
+    assert "did you mean find_unused_parameters?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_machines_with_different_recipes_do_not_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    machines = []
+    for rank in range(2):
+        place = ["--num-procs", "1", "--num-machines", "2", "--machine-rank", str(rank), "--dist-url", url]
+        setting = [f"optimizer.lr={rank + 1}e-3", "train.max_iter=1", *SMALL]
+        command = [sys.executable, PROGRAM, "--config-file", RECIPE, "--work-dir", tmp_path / "run", *place, *setting]
+        machines.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    try:
+        outputs = [machine.communicate(timeout=240)[0] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+            machine.wait()
+    for machine, output in zip(machines, outputs, strict=True):
+        assert machine.returncode == 2, output
+        assert "optimizer.lr: 0.001 on rank 0, 0.002 on rank 1" in output
+        assert "Traceback" not in output
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_to_the_same_digits(tmp_path):
+    assert run(tmp_path / "run", "train.max_iter=2") == 0
+    weights = f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
+    for processes in ("1", "2"):
+        work_dir = ["--work-dir", str(tmp_path / processes), "--num-procs", processes]
+        assert main(["--config-file", RECIPE, *work_dir, "--eval-only", *SMALL, weights]) == 0
+    found = [tmp_path / p / "inference" / "coco_instances_results.json" for p in ("1", "2")]
+    assert found[0].read_bytes() == found[1].read_bytes()
+    assert json.loads(found[0].read_text())
