@@ -32,6 +32,8 @@ __all__ = ["check_recipe", "run"]
 
 DEV_RECORDS = 8  # how much of the data --fast-dev-run looks at
 
+SCHEDULES = {"lr": "lr_multiplier", "momentum": "momentum_multiplier", "weight_decay": "weight_decay_multiplier"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -156,13 +158,12 @@ def default_hooks(
 ) -> list[hooks.HookBase | None]:
     """List the hooks of a run in the order in which they act."""
     settings = cfg.train
-    schedule = instantiate(cfg.lr_multiplier) if cfg.get("lr_multiplier") is not None else None
     output_dir = settings.output_dir
     suspend = build_suspend_checkpointer(settings.suspend, checkpointer)
     return [
         hooks.IterationTimer(),
         UnusedParameterCheck(),
-        hooks.LRScheduler(scheduler=schedule) if schedule is not None else None,
+        *schedulers(cfg),
         hooks.ResumeReport(compared_settings(cfg), allow_changed_data=settings.allow_changed_data),
         hooks.PeriodicCheckpointer(
             checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
@@ -182,9 +183,16 @@ def default_hooks(
     ]
 
 
+def schedulers(cfg: DictConfig) -> list[hooks.HookBase | None]:
+    """Make the hooks that drive the optimizer's settings."""
+    scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
+    return [hooks.LRScheduler(scheduler=instantiate(cfg[node]), key=key) for key, node in scheduled.items()]
+
+
 def compared_settings(cfg: DictConfig) -> dict[str, str]:
     """Give what a resumed run compares, besides what the trainer itself knows."""
-    return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier",)}
+    others = [node for node in SCHEDULES.values() if node != "lr_multiplier" and cfg.get(node) is not None]
+    return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier", *others)}
 
 
 def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Checkpointer) -> int:

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("hookline.cli.train", "main", "train or evaluate what a recipe describes (the same as train_net.py)"),
     "demo": ("hookline.cli.demo", "run", "draw a balloon data set, train Mask R-CNN on it, evaluate, save pictures"),
     "print-config": ("hookline.cli.print_config", "run", "print a recipe with its overrides applied"),
+    "plot-schedule": ("hookline.cli.plot_schedule", "run", "draw a recipe's schedules to a PNG"),
     "convert": ("hookline.cli.convert", "run", "convert annotations, e.g. VIA to COCO"),
     "browse": ("hookline.cli.browse", "run", "draw the ground truth of a data set"),
     "pack": ("hookline.cli.pack", "run_pack", "pack a folder into an FFRecord file"),

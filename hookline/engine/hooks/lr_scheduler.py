@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 from hookline.engine.schedule import check_schedule, value_at
 from hookline.engine.train_loop import HookBase
 
-__all__ = ["LRScheduler"]
+__all__ = ["LRScheduler", "first_value"]
 
 SETTINGS = ("lr", "momentum", "weight_decay")
 
@@ -119,7 +119,7 @@ class LRScheduler(HookBase):
         self._factor, self._group_count = factor, len(groups)
         for group in groups:
             if self._first not in group:
-                group[self._first] = _first_value(group, self._key)
+                group[self._first] = first_value(group, self._key)
             _write(group, self._key, group[self._first] * factor)
         self._shown_value = groups[self._shown_group][self._first] * factor
 
@@ -136,7 +136,16 @@ def _read(group: dict[str, Any], key: str) -> float:
     return float(group[key])
 
 
-def _first_value(group: dict[str, Any], key: str) -> float:
+def first_value(group: dict[str, Any], key: str) -> float:
+    """Read a setting that is to be multiplied by a schedule.
+
+    Args:
+        group: of an optimizer.
+        key: ``lr``, ``momentum`` (of Adam: the first beta) or ``weight_decay``.
+
+    Raises:
+        ValueError: if the group has no such setting, or it is negative or not finite.
+    """
     value = _read(group, key)
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"the optimizer's {key} is {value}: expected a finite number of at least 0")

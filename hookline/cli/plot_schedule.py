@@ -1,0 +1,147 @@
+"""``hookline plot-schedule RECIPE [key=value ...]``: draw a recipe's schedules without training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from PIL.ImageDraw import ImageDraw
+
+__all__ = ["run", "schedule_curves"]
+
+POINTS = 2000  # at most so many of a run are drawn
+WIDTH, HEIGHT = 960, 320
+LEFT, RIGHT, TOP, BOTTOM, ROW = 90, 30, 20, 40, 14
+COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2"]
+
+
+def run(argv: list[str]) -> int:
+    """Draw the schedules of a recipe.
+
+    Args:
+        argv: the words behind ``hookline plot-schedule``.
+
+    Returns:
+        The exit code: 0, or 2 if the recipe, an override or a schedule is wrong.
+    """
+    options = _parser().parse_intermixed_args(argv)
+    from hookline.cli.errors import UsageError
+    from hookline.cli.settings import load_settings
+    from hookline.cli.train import parse_arguments
+    from hookline.config import ConfigError
+
+    try:
+        cfg = load_settings(parse_arguments(["--config-file", options.recipe, *options.overrides]))
+        length, curves = schedule_curves(cfg)
+    except (ConfigError, UsageError, ValueError) as error:
+        where = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        print(f"hookline plot-schedule: {error}{where}", file=sys.stderr)
+        return 2
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unit = "iterations" if cfg.train.max_iter is not None else "epochs"
+    _draw(curves, length, unit).save(out)
+    print(f"{out}: {', '.join(curves)} over {length:g} {unit}")
+    return 0
+
+
+def schedule_curves(cfg: DictConfig) -> tuple[float, dict[str, dict[str, list[float]]]]:
+    """Compute what the hooks of a run would set.
+
+    Args:
+        cfg: the recipe. Its model and optimizer are built, no data set is read.
+
+    Returns:
+        The length of the run in iterations (or epochs, where the recipe counts those), and by setting the values over
+        the run by the name of the groups.
+
+    Raises:
+        UsageError: if the recipe has no schedule.
+        ValueError: if a schedule gives values that cannot be; the message names the setting.
+    """
+    from hookline.cli.errors import UsageError
+    from hookline.cli.job import SCHEDULES
+    from hookline.cli.learning_rate import scale_learning_rate
+    from hookline.config import instantiate
+    from hookline.engine.schedule import check_schedule, value_at
+
+    scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
+    if not scheduled:
+        raise UsageError(f"the recipe has no schedule to draw; schedules are: {', '.join(SCHEDULES.values())}")
+    optimizer = instantiate(cfg.optimizer, params=instantiate(cfg.optimizer.params, model=instantiate(cfg.model)))
+    scale_learning_rate(cfg, optimizer)
+    steps = max(cfg.train.max_iter, 1) if cfg.train.max_iter is not None else POINTS
+    curves = {}
+    for key, node in scheduled.items():
+        scheduler = instantiate(cfg[node])
+        check_schedule(scheduler, steps, key)
+        count = min(steps, POINTS)
+        factors = [value_at(scheduler, index * (steps - 1) // max(count - 1, 1), steps) for index in range(count)]
+        curves[key] = {name: [first * f for f in factors] for first, name in _groups(optimizer, key).items()}
+    return cfg.train.max_iter if cfg.train.max_iter is not None else cfg.train.max_epochs, curves
+
+
+def _groups(optimizer: Any, key: str) -> dict[float, str]:
+    """Name the groups by their first value; those that share one share a curve."""
+    from hookline.engine.hooks.lr_scheduler import first_value
+
+    found: dict[float, list[int]] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        found.setdefault(first_value(group, key), []).append(number)
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    return {
+        value: f"group{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}: {value:g}, "
+        f"{sum(sizes[n] for n in numbers):,} parameters"
+        for value, numbers in found.items()
+    }
+
+
+def _draw(curves: dict[str, dict[str, list[float]]], length: float, unit: str) -> Any:
+    """Draw one panel for each setting, one above the other."""
+    from PIL import Image, ImageDraw
+
+    heights = [HEIGHT + ROW * len(groups) for groups in curves.values()]
+    image = Image.new("RGB", (WIDTH, sum(heights)), "white")
+    draw = ImageDraw.Draw(image)
+    top = 0
+    for (key, groups), height in zip(curves.items(), heights, strict=True):
+        _draw_panel(draw, (top, top + height), key, groups, length, unit)
+        top += height
+    return image
+
+
+def _draw_panel(
+    draw: ImageDraw, rows: tuple[int, int], key: str, groups: dict[str, list[float]], length: float, unit: str
+) -> None:
+    top, bottom = rows
+    left, right, upper, lower = LEFT, WIDTH - RIGHT, top + TOP + ROW * len(groups), bottom - BOTTOM
+    highest = max((max(values) for values in groups.values()), default=0.0) or 1.0
+    for tick in range(5):
+        y = lower - (lower - upper) * tick / 4
+        draw.line([(left, y), (right, y)], fill="#dddddd")
+        draw.text((left - 8, y), f"{highest * tick / 4:.3g}", fill="black", anchor="rm")
+        x = left + (right - left) * tick / 4
+        draw.text((x, lower + 6), f"{length * tick / 4:g}", fill="black", anchor="ma")
+    draw.text((10, top + 8), key, fill="black")
+    draw.text(((left + right) / 2, lower + 22), unit, fill="black", anchor="ma")
+    for index, (name, values) in enumerate(groups.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        step = (right - left) / max(len(values) - 1, 1)
+        points = [(left + i * step, lower - (lower - upper) * value / highest) for i, value in enumerate(values)]
+        draw.line(points if len(points) > 1 else [*points, (right, points[0][1])], fill=colour, width=2)
+        draw.text((left, top + 8 + ROW * index), name, fill=colour)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hookline plot-schedule",
+        description="Draw the learning rate (momentum, weight decay) of each parameter group over a run, as a PNG.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="path of a recipe, or a packaged recipe's name")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="overrides in Hydra's grammar")
+    parser.add_argument("--out", metavar="FILE.png", default="schedule.png", help="the picture (default: %(default)s)")
+    return parser
