@@ -1,6 +1,6 @@
 # One image for CPU and GPU hosts; docs/docker.md says how to run it.
 #   docker build -t hookline .
-#   a third of the size, for the CPU only:
+#   without CUDA's libraries, for the CPU only:
 #   docker build -t hookline:cpu --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
