@@ -12,11 +12,15 @@ from typing import Any
 from hookline.distributed import all_gather
 from hookline.engine.events import EventStorage
 
-__all__ = ["MOMENTS", "HookBase", "TrainerBase"]
+__all__ = ["MOMENTS", "HookBase", "StopTraining", "TrainerBase"]
 
 MOMENTS = ("before_train", "before_step", "after_backward", "after_step", "after_train")
 
 logger = logging.getLogger(__name__)
+
+
+class StopTraining(Exception):
+    """Raised by a hook in ``before_step``, on all ranks, to end training there as if ``max_iter`` were reached."""
 
 
 class HookBase:
@@ -123,11 +127,15 @@ class TrainerBase:
         with self._new_storage(start_iter):
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                self.iter = max(start_iter, max_iter)
+                try:
+                    for self.iter in range(start_iter, max_iter):
+                        self.before_step()
+                        self.run_step()
+                        self.after_step()
+                    self.iter = max(start_iter, max_iter)
+                except StopTraining as reason:
+                    logger.info("Training ends before iteration %d: %s", self.iter, reason)
+                    self.max_iter = self.iter
                 finished = True
             finally:
                 self._end(finished)

@@ -2,11 +2,13 @@
 
 from hookline.engine.hooks.callback import CallbackHook
 from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckpointer
+from hookline.engine.hooks.early_stopping import EarlyStopping
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
 from hookline.engine.hooks.resume import ResumeReport
 from hookline.engine.hooks.timing import IterationTimer
+from hookline.engine.hooks.validation_loss import ValidationLossHook
 from hookline.engine.hooks.writing import PeriodicWriter
 from hookline.engine.suspend import SuspendCheckpointer
 from hookline.engine.train_loop import HookBase
@@ -14,6 +16,7 @@ from hookline.engine.train_loop import HookBase
 __all__ = [
     "BestCheckpointer",
     "CallbackHook",
+    "EarlyStopping",
     "EvalHook",
     "HookBase",
     "IterationTimer",
@@ -24,5 +27,6 @@ __all__ = [
     "SuspendCheckpointer",
     "TorchMemoryStats",
     "TorchProfiler",
+    "ValidationLossHook",
     "flatten_results",
 ]
