@@ -173,6 +173,11 @@ class FileTrigger(_PollingTrigger):
         super().__init__(interval_s)
         self.path = os.fspath(path)
 
+    def start(self) -> None:
+        """Look once at once, so that a file which lies there stops even a run of a few steps; then keep looking."""
+        self.reason = self.reason or self._look()
+        super().start()
+
     def _look(self) -> str | None:
         return f"file {self.path} (remove it before the next start)" if os.path.exists(self.path) else None
 
