@@ -46,7 +46,7 @@ class SuspendCheckpointer(HookBase):
             called even if saving failed, since a job that is not put back into the queue is lost for sure.
         exit_code: the code to leave with. By default 128 + the signal, or 75 for other reasons.
         grace_s: seconds that the system gives; a save that takes longer is warned about.
-        period: vote only every so many steps. A vote costs 0.3 to 0.6 ms on two busy cores, so this is for steps below 60 ms.
+        period: vote only every so many steps. A vote costs 0.3 to 0.6 ms on two busy cores: for steps below 60 ms.
 
     Raises:
         ValueError: if the period is not positive.
