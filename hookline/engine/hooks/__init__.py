@@ -3,6 +3,7 @@
 from hookline.engine.hooks.callback import CallbackHook
 from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckpointer
 from hookline.engine.hooks.early_stopping import EarlyStopping
+from hookline.engine.hooks.ema import EMAHook
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
@@ -16,6 +17,7 @@ from hookline.engine.train_loop import HookBase
 __all__ = [
     "BestCheckpointer",
     "CallbackHook",
+    "EMAHook",
     "EarlyStopping",
     "EvalHook",
     "HookBase",
