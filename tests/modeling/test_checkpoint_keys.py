@@ -1,13 +1,14 @@
-"""The recipe of Detectron2's zoo builds a model with exactly the zoo's keys."""
+"""Our recipe of Mask R-CNN, in the arguments of Detectron2's lazy configs, builds exactly the zoo's keys."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from hookline import configs
 from hookline.config import LazyConfig, instantiate
 
-RECIPE = str(Path(__file__).parent / "recipes" / "mask_rcnn_fpn.py")
+RECIPE = str(Path(configs.__path__[0]) / "common" / "models" / "mask_rcnn_fpn.py")
 
 
 def _conv(name, out_channels, in_channels, kernel, norm):
