@@ -66,7 +66,9 @@ def test_closed_when_writing_fails(make_trainer):
 
 
 def test_ranks_without_writers(make_trainer):
-    make_trainer([PeriodicWriter([])]).train(0, 2)
+    trainer = make_trainer([PeriodicWriter([])])
+    trainer.train(0, 2)
+    assert trainer.iter == 2
 
 
 def test_refuses_what_is_no_writer():
