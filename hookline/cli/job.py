@@ -7,7 +7,7 @@ import logging
 import math
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from hookline.cli.agreement import check_same_on_all_ranks
@@ -17,22 +17,19 @@ from hookline.cli.learning_rate import scale_learning_rate
 from hookline.cli.notices import remembered_in_rank
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
+from hookline.cli.run_hooks import RunParts, default_hooks
 from hookline.cli.settings import gradient_clipper, load_settings, precision_of
-from hookline.cli.suspension import build_suspend_checkpointer
 from hookline.cli.weights import from_torchvision, load_for_evaluation
-from hookline.config import LazyConfig, check_call_arguments, instantiate
+from hookline.config import check_call_arguments, instantiate
 from hookline.distributed import is_main_process
-from hookline.engine import Checkpointer, SimpleTrainer, hooks
-from hookline.engine.data_parallel import UnusedParameterCheck, create_ddp_model
-from hookline.engine.defaults import default_device, default_setup, default_writers
+from hookline.engine import Checkpointer, SimpleTrainer
+from hookline.engine.data_parallel import create_ddp_model
+from hookline.engine.defaults import default_device, default_setup
 from hookline.engine.logger import close_logger
-from hookline.evaluation import EvaluationInterrupted
 
 __all__ = ["check_recipe", "run"]
 
 DEV_RECORDS = 8  # how much of the data --fast-dev-run looks at
-
-SCHEDULES = {"lr": "lr_multiplier", "momentum": "momentum_multiplier", "weight_decay": "weight_decay_multiplier"}
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +121,7 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
         trainer=trainer,
     )
     max_iter = last_iteration(cfg, loader)
-    trainer.register_hooks(default_hooks(cfg, model, checkpointer, evaluations, max_iter))
+    trainer.register_hooks(default_hooks(RunParts(cfg, model, loader, checkpointer, evaluations, max_iter)))
     start_iter = start_weights(cfg, args, checkpointer)
     if is_main_process() and start_iter < max_iter:
         save_preview(cfg, loader, start_iter * cfg.train.accumulate)
@@ -151,48 +148,6 @@ def last_iteration(cfg: DictConfig, loader: Any) -> int:
     if length is None:
         raise UsageError(f"train.max_epochs: {type(loader).__name__} has no epoch_length; set train.max_iter instead")
     return math.ceil(cfg.train.max_epochs * length / (loader.batch_size * cfg.train.accumulate))
-
-
-def default_hooks(
-    cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, evaluations: Evaluations | None, max_iter: int
-) -> list[hooks.HookBase | None]:
-    """List the hooks of a run in the order in which they act."""
-    settings = cfg.train
-    output_dir = settings.output_dir
-    suspend = build_suspend_checkpointer(settings.suspend, checkpointer)
-    return [
-        hooks.IterationTimer(),
-        UnusedParameterCheck(),
-        *schedulers(cfg),
-        hooks.ResumeReport(compared_settings(cfg), allow_changed_data=settings.allow_changed_data),
-        hooks.PeriodicCheckpointer(
-            checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
-        ),
-        hooks.EvalHook(
-            settings.eval_period,
-            lambda: evaluations.run(model, suspend.requested),
-            interruption=EvaluationInterrupted,
-        )
-        if evaluations
-        else None,
-        # every rank runs the writing hook, only the main one writes
-        hooks.PeriodicWriter(
-            default_writers(output_dir, max_iter) if is_main_process() else [], period=settings.log_period
-        ),
-        suspend,  # the last one: what it saves is a whole step, evaluated and written
-    ]
-
-
-def schedulers(cfg: DictConfig) -> list[hooks.HookBase | None]:
-    """Make the hooks that drive the optimizer's settings."""
-    scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
-    return [hooks.LRScheduler(scheduler=instantiate(cfg[node]), key=key) for key, node in scheduled.items()]
-
-
-def compared_settings(cfg: DictConfig) -> dict[str, str]:
-    """Give what a resumed run compares, besides what the trainer itself knows."""
-    others = [node for node in SCHEDULES.values() if node != "lr_multiplier" and cfg.get(node) is not None]
-    return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier", *others)}
 
 
 def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Checkpointer) -> int:

@@ -64,8 +64,8 @@ def schedule_curves(cfg: DictConfig) -> tuple[float, dict[str, dict[str, list[fl
         ValueError: if a schedule gives values that cannot be; the message names the setting.
     """
     from hookline.cli.errors import UsageError
-    from hookline.cli.job import SCHEDULES
     from hookline.cli.learning_rate import scale_learning_rate
+    from hookline.cli.run_hooks import SCHEDULES
     from hookline.config import instantiate
     from hookline.engine.schedule import check_schedule, value_at
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.errors import UsageError
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.recipes import find_recipe
@@ -31,6 +31,9 @@ OPTIONAL = ("cudnn_benchmark",)
 
 # Their keys are arguments that others check.
 OPEN_ENDED = ("ddp", "grad_clip")
+
+# Each checks its own group of settings of the whole recipe.
+CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr,)
 
 
 def load_settings(args: argparse.Namespace) -> DictConfig:
@@ -61,23 +64,10 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
 
 def _refuse_unknown(train: DictConfig, where: str) -> None:
     """Refuse settings that nothing reads, also inside of groups such as ``train.checkpointer``."""
-    _check_names(train, [*DEFAULTS, *OPTIONAL], "train", where)
+    check_names(train, [*DEFAULTS, *OPTIONAL], "train", where)
     for key, value in DEFAULTS.items():
         if isinstance(value, dict) and key not in OPEN_ENDED and isinstance(train.get(key), DictConfig):
-            _check_names(train[key], value, f"train.{key}", where)
-
-
-def _check_names(node: DictConfig, known: Collection[str], prefix: str, where: str) -> None:
-    """Compare the keys of a node with those that are read.
-
-    Raises:
-        UsageError: naming the first one that is not, and the nearest one that is.
-    """
-    for key in map(str, node):
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {prefix}.{near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise UsageError(f"{where}unknown setting {prefix}.{key}{hint}. Own values belong outside of `train`")
+            check_names(train[key], value, f"train.{key}", where)
 
 
 def _complete(cfg: DictConfig) -> None:
@@ -131,43 +121,24 @@ def _check(cfg: DictConfig) -> None:
         ("seed", 0),
         ("checkpointer.period", 1),
     ):
-        _expect_int(key, _lookup(train, key), least)
+        expect_int(key, _lookup(train, key), least)
     if (train.max_iter is None) == (train.max_epochs is None):
         raise UsageError(
             f"train.max_iter={train.max_iter} and train.max_epochs={train.max_epochs}: give one, set the other null"
         )
     if train.max_iter is not None:
-        _expect_int("max_iter", train.max_iter, 0)
+        expect_int("max_iter", train.max_iter, 0)
     elif not isinstance(train.max_epochs, int | float) or train.max_epochs <= 0:
         raise UsageError(f"train.max_epochs={train.max_epochs!r}: expected a number above 0")
     if train.checkpointer.max_to_keep is not None:
-        _expect_int("checkpointer.max_to_keep", train.checkpointer.max_to_keep, 1)
+        expect_int("checkpointer.max_to_keep", train.checkpointer.max_to_keep, 1)
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise UsageError(f"train.output_dir={train.output_dir!r}: expected the path of a folder")
-    if train.precision not in PRECISIONS:
-        near = difflib.get_close_matches(str(train.precision), PRECISIONS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(PRECISIONS)}"
-        raise UsageError(f"train.precision={train.precision!r}: {hint}")
+    expect_one_of("precision", train.precision, PRECISIONS)
     _check_device(train.device)
-    check_auto_scale_lr(cfg)
-    _check_ddp_options(train.ddp)
-
-
-def _check_ddp_options(options: Any) -> None:
-    """Check that ``train.ddp`` names options that there are.
-
-    Args:
-        options: the node.
-
-    Raises:
-        UsageError: naming one that there is not.
-    """
-    known = ddp_options()
-    for name in map(str, options or {}):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"unknown option train.ddp.{name}; {hint}")
+    check_names(train.ddp or {}, ddp_options(), "train.ddp")
+    for check in CHECKS:
+        check(cfg)
 
 
 def _check_device(name: Any) -> None:
@@ -186,11 +157,6 @@ def _lookup(node: DictConfig, dotted: str) -> Any:
     for key in dotted.split("."):
         node = node[key]
     return node
-
-
-def _expect_int(key: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"train.{key}={value!r}: expected a whole number of at least {least}")
 
 
 def precision_of(cfg: DictConfig) -> str:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hookline.cli.job import schedulers
 from hookline.cli.plot_schedule import run, schedule_curves
+from hookline.cli.run_hooks import schedulers
 from hookline.cli.settings import gradient_clipper, load_settings
 from hookline.cli.train import parse_arguments
 from hookline.config import instantiate

@@ -74,7 +74,7 @@ def test_the_flag_alone_names_what_it_needs(tmp_path, capsys):
 
 def test_an_unknown_option_of_several_processes_is_named(tmp_path, capsys):
     assert run(tmp_path, "+train.ddp.find_unused_parameter=true") == 2
-    assert "did you mean find_unused_parameters?" in capsys.readouterr().err
+    assert "did you mean train.ddp.find_unused_parameters?" in capsys.readouterr().err
 
 
 @pytest.mark.slow

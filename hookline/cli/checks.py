@@ -1,0 +1,90 @@
+"""Checks of single settings, whose errors name the key, the value and what would be valid."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from hookline.cli.errors import UsageError
+
+__all__ = ["check_names", "expect_int", "expect_number", "expect_one_of", "nearest"]
+
+
+def check_names(names: Iterable[Any], known: Collection[str], prefix: str, where: str = "") -> None:
+    """Compare the keys of a node with those that are read.
+
+    Args:
+        names: the keys.
+        known: those that there are.
+        prefix: the node's path, such as ``train.checkpointer``.
+        where: put before the message, such as the recipe's file.
+
+    Raises:
+        UsageError: naming the first one that is unknown, and the nearest one that is not.
+    """
+    for key in map(str, names):
+        if key not in known:
+            hint = nearest(key, known, prefix=f"{prefix}.")
+            raise UsageError(f"{where}unknown setting {prefix}.{key}; {hint}. Own values belong outside of `train`")
+
+
+def expect_int(key: str, value: Any, least: int) -> None:
+    """Check a whole number.
+
+    Args:
+        key: the setting's path below ``train``.
+        value: what it is.
+        least: the smallest valid value.
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"train.{key}={value!r}: expected a whole number of at least {least}")
+
+
+def expect_number(key: str, value: Any, least: float, *, exclusive: bool = False) -> None:
+    """Check a finite number.
+
+    Args:
+        key: the setting's path below ``train``.
+        value: what it is.
+        least: the smallest valid value.
+        exclusive: the value must be above ``least``.
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < least or (exclusive and value == least):
+        bound = "above" if exclusive else "of at least"
+        raise UsageError(f"train.{key}={value!r}: expected a number {bound} {least:g}")
+
+
+def expect_one_of(key: str, value: Any, valid: Collection[str]) -> None:
+    """Check a choice.
+
+    Args:
+        key: the setting's path below ``train``.
+        value: what it is.
+        valid: the choices.
+
+    Raises:
+        UsageError: if it is none of them; names the nearest.
+    """
+    if value not in valid:
+        raise UsageError(f"train.{key}={value!r}: {nearest(str(value), valid)}")
+
+
+def nearest(name: str, valid: Collection[str], *, prefix: str = "") -> str:
+    """Say what could have been meant: the nearest valid name, or else all of them.
+
+    Args:
+        name: what was given.
+        valid: what there is.
+        prefix: put before the nearest name.
+    """
+    near = difflib.get_close_matches(name, valid, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(valid)}"

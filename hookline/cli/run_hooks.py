@@ -1,0 +1,99 @@
+"""The hooks of a run in the order in which they act, as the settings say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hookline.cli.evaluations import Evaluations
+from hookline.cli.suspension import build_suspend_checkpointer
+from hookline.config import LazyConfig, instantiate
+from hookline.distributed import is_main_process
+from hookline.engine import Checkpointer, hooks
+from hookline.engine.data_parallel import UnusedParameterCheck
+from hookline.engine.defaults import default_writers
+from hookline.evaluation import EvaluationInterrupted
+
+__all__ = ["SCHEDULES", "RunParts", "default_hooks", "schedulers"]
+
+SCHEDULES = {"lr": "lr_multiplier", "momentum": "momentum_multiplier", "weight_decay": "weight_decay_multiplier"}
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What a run was built of, for those who make its hooks.
+
+    Attributes:
+        cfg: the recipe.
+        model: the model, on its device, without a wrapper.
+        loader: the training loader.
+        checkpointer: saves the run.
+        evaluations: those of the recipe; None with ``--no-validate``.
+        max_iter: the number of steps of the run.
+    """
+
+    cfg: DictConfig
+    model: nn.Module
+    loader: Any
+    checkpointer: Checkpointer
+    evaluations: Evaluations | None
+    max_iter: int
+
+
+def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
+    """List the hooks of a run in the order in which they act.
+
+    Args:
+        parts: what the run was built of.
+    """
+    settings = parts.cfg.train
+    suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
+    return [
+        hooks.IterationTimer(),
+        UnusedParameterCheck(),
+        *schedulers(parts.cfg),
+        hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
+        hooks.PeriodicCheckpointer(
+            parts.checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
+        ),
+        *_evaluation(parts, suspend),
+        # every rank runs the writing hook, only the main one writes
+        hooks.PeriodicWriter(
+            default_writers(settings.output_dir, parts.max_iter) if is_main_process() else [],
+            period=settings.log_period,
+        ),
+        suspend,  # the last one: what it saves is a whole step, evaluated and written
+    ]
+
+
+def schedulers(cfg: DictConfig) -> list[hooks.HookBase]:
+    """Make the hooks that drive the optimizer's settings.
+
+    Args:
+        cfg: the recipe.
+    """
+    scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
+    return [hooks.LRScheduler(scheduler=instantiate(cfg[node]), key=key) for key, node in scheduled.items()]
+
+
+def _compared_settings(cfg: DictConfig) -> dict[str, str]:
+    """Give what a resumed run compares, besides what the trainer itself knows."""
+    others = [node for node in SCHEDULES.values() if node != "lr_multiplier" and cfg.get(node) is not None]
+    return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier", *others)}
+
+
+def _evaluation(parts: RunParts, suspend: Any) -> list[hooks.HookBase]:
+    """Make the hook that evaluates, unless the run shall not."""
+    evaluations = parts.evaluations
+    if evaluations is None:
+        return []
+    return [
+        hooks.EvalHook(
+            parts.cfg.train.eval_period,
+            lambda: evaluations.run(parts.model, suspend.requested),
+            interruption=EvaluationInterrupted,
+        )
+    ]
