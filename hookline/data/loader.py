@@ -15,7 +15,7 @@ from hookline.data.catalog import Record
 from hookline.data.draws import BatchMaker, Draw, DrawnBatch
 from hookline.data.serialized import DatasetFromList
 from hookline.data.stream import TrainingStream
-from hookline.data.workers import explain_death, init_worker
+from hookline.data.workers import explain_death, init_worker, sigterm_held
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class _Loader:
 
     def _run(self, batches: Iterable[list[Draw]]) -> Iterator[Any]:
         """Make batch after batch; the workers end when the generator is closed or dropped."""
-        source = iter(self._torch_loader(batches))
+        with sigterm_held():
+            source = iter(self._torch_loader(batches))
         try:
             while True:
                 try:

@@ -123,9 +123,9 @@ class PicklableFunction:
         return getattr(self._function, "__qualname__", type(self._function).__qualname__)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        import cloudpickle
+        from hookline.io.pickling import pickle_for_children  # cloudpickle is needed for this alone
 
-        return _function_from_bytes, (cloudpickle.dumps(self._function),)
+        return _function_from_bytes, (pickle_for_children(self._function),)
 
 
 def _function_from_bytes(content: bytes) -> PicklableFunction:

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 CHECK_TRAINER_S = 2.0  # how long a worker may outlive the trainer
 
@@ -38,6 +39,23 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
         threading.Thread(target=obey, name="hookline-sigterm", daemon=True).start()
     if then is not None:
         then(worker_id)
+
+
+@contextmanager
+def sigterm_held() -> Iterator[None]:
+    """Start workers inside of this block, in which SIGTERM waits.
+
+    They inherit that, and so does every thread that their libraries start before :func:`init_worker` runs: one that
+    does not block the signal would let it end the worker.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _obey_only(trainer: int, maker: int) -> None:

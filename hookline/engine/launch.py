@@ -100,9 +100,9 @@ def _spawn(
     plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta, rendezvous: timedelta
 ) -> None:
     """Start this machine's processes; machine 0's starter serves the store where all ranks meet."""
-    import cloudpickle
+    from hookline.io.pickling import pickle_for_children  # cloudpickle is needed for this alone
 
-    work = cloudpickle.dumps((main_func, args))
+    work = pickle_for_children((main_func, args))
     address, store = plan.address, None
     if plan.machine_rank == 0:
         store, address = serve_store(plan.address)

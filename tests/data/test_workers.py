@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from hookline.data.workers import DataWorkerError, explain_death, init_worker
+from hookline.data.workers import DataWorkerError, explain_death, init_worker, sigterm_held
 
 WAITS = hasattr(signal, "sigtimedwait") and "fork" in multiprocessing.get_all_start_methods()
 needs_waiting = pytest.mark.skipif(not WAITS, reason="the system has no way to wait for a signal and a time")
@@ -23,7 +23,8 @@ def work(ready, pids=None):
 
 def start(method, ready):
     process = multiprocessing.get_context(method).Process(target=work, args=(ready,))
-    process.start()
+    with sigterm_held():
+        process.start()
     assert ready.wait(100)
     return process
 
