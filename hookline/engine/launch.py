@@ -141,4 +141,5 @@ def _place(
         use_gpu=plan.use_gpu,
         timeout=timeout,
         rendezvous_timeout=rendezvous,
+        start_method=multiprocessing.get_start_method(allow_none=True),
     )

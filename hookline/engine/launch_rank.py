@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -42,6 +43,7 @@ class RankPlace:
         use_gpu: Whether the rank has the machine's GPU of its local number.
         timeout: Of the process group.
         rendezvous_timeout: For all ranks to come.
+        start_method: How the rank starts processes of its own, such as data workers; multiprocessing's in the starter.
     """
 
     rank: int
@@ -52,6 +54,7 @@ class RankPlace:
     use_gpu: bool
     timeout: timedelta
     rendezvous_timeout: timedelta
+    start_method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     threading.Thread(target=_follow, args=(lifeline,), name="lifeline", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _InterruptOnce())
+    # in a spawned process it is "spawn": each data worker would take seconds to import torch, for every evaluation
+    multiprocessing.set_start_method(place.start_method, force=True)
     ending = _run(place, work)
     if ending is not None:
         with contextlib.suppress(OSError):  # the starter may be gone

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import signal
 import socket
@@ -110,6 +111,15 @@ def test_two_ranks_meet(tmp_path):
     on_two(main, str(tmp_path))
     expected = int(environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // 2))
     assert [(tmp_path / name).read_text() for name in "01"] == [str(expected)] * 2
+
+
+def test_ranks_start_processes_as_their_starter_does(tmp_path):
+    def main(folder):
+        method = multiprocessing.get_start_method()
+        (Path(folder) / f"{hd.get_rank()}").write_text(method)
+
+    on_two(main, str(tmp_path))
+    assert [(tmp_path / name).read_text() for name in "01"] == [multiprocessing.get_start_method()] * 2
 
 
 def test_the_exception_of_the_first_rank_is_raised():
