@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from hookline.cli.errors import UsageError
 
-__all__ = ["check_names", "expect_int", "expect_number", "expect_one_of", "nearest"]
+__all__ = ["check_group", "check_names", "expect_bool", "expect_int", "expect_number", "expect_one_of", "nearest"]
 
 
 def check_names(names: Iterable[Any], known: Collection[str], prefix: str, where: str = "") -> None:
@@ -88,3 +88,37 @@ def nearest(name: str, valid: Collection[str], *, prefix: str = "") -> str:
     """
     near = difflib.get_close_matches(name, valid, n=1)
     return f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(valid)}"
+
+
+def expect_bool(key: str, value: Any) -> None:
+    """Check a switch.
+
+    Args:
+        key: the setting's path below ``train``.
+        value: what it is.
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"train.{key}={value!r}: expected true or false")
+
+
+def check_group(key: str, group: Any, known: Collection[str]) -> dict[str, Any]:
+    """Check a group of settings that is off where it is null: it must be a dict, with keys that there are.
+
+    Args:
+        key: the group's path below ``train``.
+        group: what it is.
+        known: the keys that are read.
+
+    Returns:
+        Its settings as a plain dict.
+
+    Raises:
+        UsageError: if it is no dict, or has an unknown key; names the nearest.
+    """
+    if not isinstance(group, Mapping):
+        raise UsageError(f"train.{key}={group!r}: expected null, or a dict with some of {', '.join(known)}")
+    check_names(group, known, f"train.{key}")
+    return {str(name): value for name, value in group.items()}

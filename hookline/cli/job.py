@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from hookline.cli.agreement import check_same_on_all_ranks
+from hookline.cli.averages import build_averages, restore_averages, with_averages
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.learning_rate import scale_learning_rate
@@ -81,11 +82,13 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dic
     Returns:
         Metrics by task.
     """
-    load_for_evaluation(model, cfg.train.init_checkpoint)
+    file = cfg.train.init_checkpoint
+    averages = build_averages(cfg.train)
+    restore_averages(averages, model, file, load_for_evaluation(model, file))
     evaluations = Evaluations(
         cfg, limit=DEV_RECORDS if args.fast_dev_run else None, show_dir=args.show_dir, out=args.out
     )
-    return evaluations.run(model)
+    return with_averages(lambda: evaluations.run(model), averages)()
 
 
 def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:

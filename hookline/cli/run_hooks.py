@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from hookline.cli.averages import Average, build_averages, save_averages, with_averages
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.suspension import build_suspend_checkpointer
 from hookline.config import LazyConfig, instantiate
@@ -50,16 +51,19 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         parts: what the run was built of.
     """
     settings = parts.cfg.train
+    averages = build_averages(settings)
     suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
     return [
         hooks.IterationTimer(),
         UnusedParameterCheck(),
         *schedulers(parts.cfg),
+        *(each.hook for each in averages),
         hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
         hooks.PeriodicCheckpointer(
             parts.checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
         ),
-        *_evaluation(parts, suspend),
+        *_evaluation(parts, suspend, averages),
+        *save_averages(parts.checkpointer, averages),
         # every rank runs the writing hook, only the main one writes
         hooks.PeriodicWriter(
             default_writers(settings.output_dir, parts.max_iter) if is_main_process() else [],
@@ -85,7 +89,7 @@ def _compared_settings(cfg: DictConfig) -> dict[str, str]:
     return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier", *others)}
 
 
-def _evaluation(parts: RunParts, suspend: Any) -> list[hooks.HookBase]:
+def _evaluation(parts: RunParts, suspend: Any, averages: list[Average]) -> list[hooks.HookBase]:
     """Make the hook that evaluates, unless the run shall not."""
     evaluations = parts.evaluations
     if evaluations is None:
@@ -93,7 +97,7 @@ def _evaluation(parts: RunParts, suspend: Any) -> list[hooks.HookBase]:
     return [
         hooks.EvalHook(
             parts.cfg.train.eval_period,
-            lambda: evaluations.run(parts.model, suspend.requested),
+            with_averages(lambda: evaluations.run(parts.model, suspend.requested), averages),
             interruption=EvaluationInterrupted,
         )
     ]

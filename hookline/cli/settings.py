@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.errors import UsageError
 from hookline.cli.learning_rate import check_auto_scale_lr
@@ -33,7 +34,7 @@ OPTIONAL = ("cudnn_benchmark",)
 OPEN_ENDED = ("ddp", "grad_clip")
 
 # Each checks its own group of settings of the whole recipe.
-CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr,)
+CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr, check_averages)
 
 
 def load_settings(args: argparse.Namespace) -> DictConfig:
@@ -57,6 +58,8 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
     _refuse_unknown(cfg.train, f"{path}: ")
     _complete(cfg)
     cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
+    if args.fast_dev_run:
+        shorten_averages(cfg)
     _refuse_unknown(cfg.train, "")  # +train.key=value adds what the saved config could not be loaded with
     _check(cfg)
     return cfg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,16 +25,19 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in renamed.items() if not name.startswith("linear.")}
 
 
-def load_for_evaluation(model: nn.Module, file: str) -> None:
+def load_for_evaluation(model: nn.Module, file: str) -> dict[str, Any]:
     """Load all weights of a model; evaluating with a part of them would give numbers that mean nothing.
 
     Args:
         model: the model.
         file: path or URL of the checkpoint.
 
+    Returns:
+        The rest of the file, such as "hooks".
+
     Raises:
         UsageError: if there is no file to load.
     """
     if not file:
         raise UsageError("--eval-only needs weights: train.init_checkpoint=FILE or --load-from FILE")
-    Checkpointer(model, save_to_disk=False).load(file, checkpointables=[], strict=True)
+    return Checkpointer(model, save_to_disk=False).load(file, checkpointables=[], strict=True)

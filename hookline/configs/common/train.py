@@ -39,6 +39,9 @@ train = OmegaConf.create(
             "grace_s": None,  # seconds that the system gives; a longer save is warned about
             "period": 1,  # agree with the other processes every so many steps
         },
+        # averages of the weights; see docs/averages.md
+        "ema": None,  # {"decay" or "half_life" in steps, "warmup", "evaluate": "instead", "beside", None, "save_final"}
+        "swa": None,  # {"start": steps, or a share of the run, "period", "evaluate", "save_final"}
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,

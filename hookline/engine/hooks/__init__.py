@@ -1,5 +1,6 @@
 """Hooks: what happens around the steps of training."""
 
+from hookline.engine.hooks.average import AverageHook, AveragesCheckpointer
 from hookline.engine.hooks.callback import CallbackHook
 from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckpointer
 from hookline.engine.hooks.early_stopping import EarlyStopping
@@ -8,6 +9,7 @@ from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
 from hookline.engine.hooks.resume import ResumeReport
+from hookline.engine.hooks.swa import SWAHook
 from hookline.engine.hooks.timing import IterationTimer
 from hookline.engine.hooks.validation_loss import ValidationLossHook
 from hookline.engine.hooks.writing import PeriodicWriter
@@ -15,6 +17,8 @@ from hookline.engine.suspend import SuspendCheckpointer
 from hookline.engine.train_loop import HookBase
 
 __all__ = [
+    "AverageHook",
+    "AveragesCheckpointer",
     "BestCheckpointer",
     "CallbackHook",
     "EMAHook",
@@ -26,6 +30,7 @@ __all__ = [
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "ResumeReport",
+    "SWAHook",
     "SuspendCheckpointer",
     "TorchMemoryStats",
     "TorchProfiler",
