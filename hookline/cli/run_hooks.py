@@ -10,6 +10,7 @@ from torch import nn
 
 from hookline.cli.averages import Average, build_averages, save_averages, with_averages
 from hookline.cli.evaluations import Evaluations
+from hookline.cli.precise_bn import build_precise_bn
 from hookline.cli.suspension import build_suspend_checkpointer
 from hookline.config import LazyConfig, instantiate
 from hookline.distributed import is_main_process
@@ -52,6 +53,7 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
     """
     settings = parts.cfg.train
     averages = build_averages(settings)
+    eval_period = settings.eval_period if parts.evaluations else 0
     suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
     return [
         hooks.IterationTimer(),
@@ -59,6 +61,7 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         *schedulers(parts.cfg),
         *(each.hook for each in averages),
         hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
+        build_precise_bn(settings, parts.model, parts.loader, averages, eval_period),
         hooks.PeriodicCheckpointer(
             parts.checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
         ),

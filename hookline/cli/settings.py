@@ -14,6 +14,7 @@ from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.errors import UsageError
 from hookline.cli.learning_rate import check_auto_scale_lr
+from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.recipes import find_recipe
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
@@ -34,7 +35,7 @@ OPTIONAL = ("cudnn_benchmark",)
 OPEN_ENDED = ("ddp", "grad_clip")
 
 # Each checks its own group of settings of the whole recipe.
-CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr, check_averages)
+CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr, check_averages, check_precise_bn)
 
 
 def load_settings(args: argparse.Namespace) -> DictConfig:

@@ -149,7 +149,7 @@ def test_a_run_evaluates_and_saves_its_averages(run, tmp_path, capfd):
 def test_averages_after_a_kill_are_those_of_a_run_that_was_not_killed(drawn, tmp_path):
     environment = {**os.environ, "HOOKLINE_DATASETS": str(drawn), "OMP_NUM_THREADS": "1"}
     setting = ["train.ema={half_life: 3}", "train.swa={start: 2, period: 2, evaluate: beside}", "train.max_iter=12"]
-    setting += ["train.checkpointer.period=2", "train.eval_period=0"]
+    setting += ["train.checkpointer.period=2", "train.eval_period=0", "train.precise_bn={period: 3, num_iter: 2}"]
 
     def start(folder):
         work = ["--config-file", RECIPE, "--work-dir", tmp_path / folder, "--resume", "--no-validate", *SMALL, *setting]
@@ -169,6 +169,7 @@ def test_averages_after_a_kill_are_those_of_a_run_that_was_not_killed(drawn, tmp
     assert start("killed").wait(timeout=300) == 0
     assert "Resumed at iteration" in (tmp_path / "killed" / "log.txt").read_text()
     first, second = (torch.load(tmp_path / f / "model_final.pth", weights_only=True) for f in ("whole", "killed"))
+    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
     for hook, updates in (("EMAHook", 12), ("SWAHook", 6)):
         before, after = first["hooks"][hook], second["hooks"][hook]
         assert before["updates"] == after["updates"] == updates

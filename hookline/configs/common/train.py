@@ -42,6 +42,8 @@ train = OmegaConf.create(
         # averages of the weights; see docs/averages.md
         "ema": None,  # {"decay" or "half_life" in steps, "warmup", "evaluate": "instead", "beside", None, "save_final"}
         "swa": None,  # {"start": steps, or a share of the run, "period", "evaluate", "save_final"}
+        # statistics of batch norm from "num_iter" batches, every "period" steps (None: when evaluating) and at the end
+        "precise_bn": None,
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,

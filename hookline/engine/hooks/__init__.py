@@ -7,6 +7,7 @@ from hookline.engine.hooks.early_stopping import EarlyStopping
 from hookline.engine.hooks.ema import EMAHook
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.lr_scheduler import LRScheduler
+from hookline.engine.hooks.precise_bn import PreciseBN
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
 from hookline.engine.hooks.resume import ResumeReport
 from hookline.engine.hooks.swa import SWAHook
@@ -29,6 +30,7 @@ __all__ = [
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
+    "PreciseBN",
     "ResumeReport",
     "SWAHook",
     "SuspendCheckpointer",
