@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 
 from hookline.config import ConfigError
 
-__all__ = ["UsageError", "report"]
+__all__ = ["UsageError", "describe", "report"]
+
+_NODE = re.compile(r"while building ([^\s:]+)[ :]")
+_ARGUMENT = re.compile(r"[a-z_]\w*[^\s=]*=")
 
 
 class UsageError(ValueError):
@@ -53,5 +57,12 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def describe(error: BaseException) -> str:
-    """Write an error and the notes on what was being done, without a traceback."""
-    return "\n  ".join([f"error: {error}", *_notes(error)])
+    """Write an error and the notes on what was being done, without a traceback.
+
+    A part of a recipe that refuses an argument, such as ``milestones=[9, 5]: ...``, does not know where in the recipe
+    it stands. The note does, so the argument is named by its whole path: ``lr_multiplier.milestones=[9, 5]: ...``.
+    """
+    notes = _notes(error)
+    node = next((found[1] for note in notes if (found := _NODE.match(note))), "")
+    path = f"{node}." if node and _ARGUMENT.match(str(error)) else ""
+    return "\n  ".join([f"error: {path}{error}", *notes])

@@ -14,12 +14,13 @@ from hookline.cli.agreement import check_same_on_all_ranks
 from hookline.cli.averages import build_averages, restore_averages, with_averages
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
-from hookline.cli.learning_rate import scale_learning_rate
+from hookline.cli.gradients import gradient_clipper
 from hookline.cli.notices import remembered_in_rank
+from hookline.cli.optimizer import build_optimizer
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
 from hookline.cli.run_hooks import RunParts, default_hooks
-from hookline.cli.settings import gradient_clipper, load_settings, precision_of
+from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import check_call_arguments, instantiate
 from hookline.distributed import is_main_process
@@ -103,8 +104,7 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
     loader = build_train_loader(cfg, limit)
     evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
     check_classes(cfg, model, loader, evaluations.loaders if evaluations else {})
-    optimizer = instantiate(cfg.optimizer, params=instantiate(cfg.optimizer.params, model=model))
-    scale_learning_rate(cfg, optimizer)
+    optimizer = build_optimizer(cfg, model)
     trainer = SimpleTrainer(
         create_ddp_model(model, **(cfg.train.ddp or {})),
         loader,

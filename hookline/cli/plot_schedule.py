@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
         The exit code: 0, or 2 if the recipe, an override or a schedule is wrong.
     """
     options = _parser().parse_intermixed_args(argv)
-    from hookline.cli.errors import UsageError
+    from hookline.cli.errors import UsageError, describe
     from hookline.cli.settings import load_settings
     from hookline.cli.train import parse_arguments
     from hookline.config import ConfigError
@@ -38,8 +38,7 @@ def run(argv: list[str]) -> int:
         cfg = load_settings(parse_arguments(["--config-file", options.recipe, *options.overrides]))
         length, curves = schedule_curves(cfg)
     except (ConfigError, UsageError, ValueError) as error:
-        where = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        print(f"hookline plot-schedule: {error}{where}", file=sys.stderr)
+        print(f"hookline plot-schedule: {describe(error)}", file=sys.stderr)
         return 2
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +63,19 @@ def schedule_curves(cfg: DictConfig) -> tuple[float, dict[str, dict[str, list[fl
         ValueError: if a schedule gives values that cannot be; the message names the setting.
     """
     from hookline.cli.errors import UsageError
-    from hookline.cli.learning_rate import scale_learning_rate
-    from hookline.cli.run_hooks import SCHEDULES
+    from hookline.cli.optimizer import build_optimizer
+    from hookline.cli.schedules import SCHEDULES
     from hookline.config import instantiate
-    from hookline.engine.schedule import check_schedule, value_at
+    from hookline.engine.schedule import value_at
 
     scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
     if not scheduled:
         raise UsageError(f"the recipe has no schedule to draw; schedules are: {', '.join(SCHEDULES.values())}")
-    optimizer = instantiate(cfg.optimizer, params=instantiate(cfg.optimizer.params, model=instantiate(cfg.model)))
-    scale_learning_rate(cfg, optimizer)
+    optimizer = build_optimizer(cfg, instantiate(cfg.model))
     steps = max(cfg.train.max_iter, 1) if cfg.train.max_iter is not None else POINTS
     curves = {}
     for key, node in scheduled.items():
         scheduler = instantiate(cfg[node])
-        check_schedule(scheduler, steps, key)
         count = min(steps, POINTS)
         factors = [value_at(scheduler, index * (steps - 1) // max(count - 1, 1), steps) for index in range(count)]
         curves[key] = {name: [first * f for f in factors] for first, name in _groups(optimizer, key).items()}

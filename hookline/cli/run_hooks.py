@@ -11,17 +11,16 @@ from torch import nn
 from hookline.cli.averages import Average, build_averages, save_averages, with_averages
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.precise_bn import build_precise_bn
+from hookline.cli.schedules import SCHEDULES, schedulers
 from hookline.cli.suspension import build_suspend_checkpointer
-from hookline.config import LazyConfig, instantiate
+from hookline.config import LazyConfig
 from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, hooks
 from hookline.engine.data_parallel import UnusedParameterCheck
 from hookline.engine.defaults import default_writers
 from hookline.evaluation import EvaluationInterrupted
 
-__all__ = ["SCHEDULES", "RunParts", "default_hooks", "schedulers"]
-
-SCHEDULES = {"lr": "lr_multiplier", "momentum": "momentum_multiplier", "weight_decay": "weight_decay_multiplier"}
+__all__ = ["RunParts", "default_hooks"]
 
 
 @dataclass(frozen=True)
@@ -74,16 +73,6 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         ),
         suspend,  # the last one: what it saves is a whole step, evaluated and written
     ]
-
-
-def schedulers(cfg: DictConfig) -> list[hooks.HookBase]:
-    """Make the hooks that drive the optimizer's settings.
-
-    Args:
-        cfg: the recipe.
-    """
-    scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
-    return [hooks.LRScheduler(scheduler=instantiate(cfg[node]), key=key) for key, node in scheduled.items()]
 
 
 def _compared_settings(cfg: DictConfig) -> dict[str, str]:

@@ -13,16 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.errors import UsageError
+from hookline.cli.gradients import check_gradients
 from hookline.cli.learning_rate import check_auto_scale_lr
+from hookline.cli.optimizer import check_optimizer
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.recipes import find_recipe
+from hookline.cli.schedules import check_schedules, keep_schedules
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
-from hookline.engine import ClipGradNorm, ClipGradValue
 from hookline.engine.data_parallel import ddp_options
 from hookline.engine.precision import PRECISIONS
 
-__all__ = ["gradient_clipper", "load_settings", "precision_of"]
+__all__ = ["load_settings", "precision_of"]
 
 DEFAULTS: dict[str, Any] = OmegaConf.to_container(common.train)  # type: ignore[assignment]
 
@@ -35,7 +37,14 @@ OPTIONAL = ("cudnn_benchmark",)
 OPEN_ENDED = ("ddp", "grad_clip")
 
 # Each checks its own group of settings of the whole recipe.
-CHECKS: tuple[Callable[[DictConfig], None], ...] = (check_auto_scale_lr, check_averages, check_precise_bn)
+CHECKS: tuple[Callable[[DictConfig], None], ...] = (
+    check_auto_scale_lr,
+    check_averages,
+    check_gradients,
+    check_optimizer,
+    check_precise_bn,
+    check_schedules,
+)
 
 
 def load_settings(args: argparse.Namespace) -> DictConfig:
@@ -58,12 +67,19 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
         raise UsageError(f"{path}: a recipe needs the nodes {', '.join(NODES)}; missing: {', '.join(missing)}")
     _refuse_unknown(cfg.train, f"{path}: ")
     _complete(cfg)
+    whole = _with(cfg, args.opts) if args.fast_dev_run else None
     cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
     if args.fast_dev_run:
         shorten_averages(cfg)
+    if whole is not None:
+        keep_schedules(cfg, whole)
     _refuse_unknown(cfg.train, "")  # +train.key=value adds what the saved config could not be loaded with
     _check(cfg)
     return cfg
+
+
+def _with(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    return LazyConfig.apply_overrides(copy.deepcopy(cfg), overrides)
 
 
 def _refuse_unknown(train: DictConfig, where: str) -> None:
@@ -174,24 +190,3 @@ def precision_of(cfg: DictConfig) -> str:
     if cfg.train.precision != "fp32":
         raise UsageError(f"train.amp.enabled=true and train.precision={cfg.train.precision!r}: set one of them")
     return "fp16"
-
-
-def gradient_clipper(setting: Any) -> Any:
-    """Read ``train.grad_clip``: a number is the largest norm; a dict says which kind.
-
-    Args:
-        setting: null, a number, ``{max_norm, norm_type}`` or ``{clip_value}``.
-
-    Raises:
-        UsageError: if it is something else.
-    """
-    if not isinstance(setting, DictConfig):
-        return setting
-    values = {str(key): value for key, value in setting.items()}
-    kind = ClipGradValue if "clip_value" in values else ClipGradNorm
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"train.grad_clip={values}: {error}; expected a number, {{max_norm, norm_type}} or {{clip_value}}"
-        ) from error

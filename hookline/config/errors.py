@@ -36,7 +36,8 @@ def did_you_mean(word: str, options: Iterable[object], *, kind: str = "valid", l
     """
     names = sorted({str(option) for option in options})
     # Upper and lower case are the commonest slip, and difflib counts them as plain differences.
-    by_lower = {name.lower(): name for name in names}
+    by_likeness = sorted(names, key=lambda name: difflib.SequenceMatcher(None, word, name).ratio())
+    by_lower = {name.lower(): name for name in by_likeness}  # of two that differ in case, the likelier one
     close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=likeness)
     if close:
         return "; did you mean " + " or ".join(repr(by_lower[name]) for name in close) + "?"

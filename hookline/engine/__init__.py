@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         default_setup,
         default_writers,
     )
+    from hookline.engine.layer_decay import get_resnet_lr_decay_rate, get_vit_lr_decay_rate
     from hookline.engine.optimizer import get_default_optimizer_params, get_param_groups_by_name
     from hookline.engine.schedule import WarmupParamScheduler
 
@@ -56,6 +57,8 @@ __all__ = [
     "get_default_optimizer_params",
     "get_event_storage",
     "get_param_groups_by_name",
+    "get_resnet_lr_decay_rate",
+    "get_vit_lr_decay_rate",
     "has_event_storage",
     "hooks",
     "launch",
@@ -74,6 +77,8 @@ _LATER = {
     "default_writers": "defaults",
     "get_default_optimizer_params": "optimizer",
     "get_param_groups_by_name": "optimizer",
+    "get_resnet_lr_decay_rate": "layer_decay",
+    "get_vit_lr_decay_rate": "layer_decay",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-__all__ = ["ClipGradNorm", "ClipGradValue", "GradientClipper", "build_clipper", "unsynchronized"]
+__all__ = ["ClipGradNorm", "ClipGradValue", "GradientClipper", "build_clipper", "gradient_norm", "unsynchronized"]
 
 _AS_IT_IS: AbstractContextManager[None] = nullcontext()
 
@@ -26,30 +26,34 @@ class ClipGradNorm:
     """Scale gradients down so that their norm is at most ``max_norm``.
 
     Args:
-        max_norm: the largest norm allowed, positive.
+        max_norm: the largest norm allowed, positive. With infinity the norm is only measured.
         norm_type: the p of the p-norm; infinity for the largest absolute value.
         per_parameter: limit the norm of every parameter by itself instead of the norm of all of them together.
 
     Raises:
-        ValueError: if the limit is not positive.
+        ValueError: if the limit or the p is not positive, or ``per_parameter`` not true or false.
     """
 
     def __init__(self, max_norm: float, norm_type: float = 2.0, *, per_parameter: bool = False) -> None:
         self.max_norm = _positive(max_norm, "max_norm")
-        self.norm_type = float(norm_type)
+        self.norm_type = _positive(norm_type, "norm_type")
+        if not isinstance(per_parameter, bool):
+            raise ValueError(f"per_parameter must be true or false, got {per_parameter!r}")
         self.per_parameter = per_parameter
 
-    def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
         """Clip the gradients in place.
 
         Returns:
-            The norm before clipping, a scalar on the parameters' device; None when each is limited by itself.
+            The norm of all gradients together before clipping, a scalar on the parameters' device.
         """
-        if not self.per_parameter:
+        if math.isfinite(self.max_norm) and not self.per_parameter:
             return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
-        for parameter in parameters:
-            nn.utils.clip_grad_norm_(parameter, self.max_norm, self.norm_type)
-        return None
+        norm = gradient_norm(parameters, self.norm_type)
+        if math.isfinite(self.max_norm):
+            for parameter in parameters:
+                nn.utils.clip_grad_norm_(parameter, self.max_norm, self.norm_type)
+        return norm
 
 
 class ClipGradValue:
@@ -59,15 +63,23 @@ class ClipGradValue:
         clip_value: the limit, positive.
 
     Raises:
-        ValueError: if the limit is not positive.
+        ValueError: if the limit is not positive and finite.
     """
 
     def __init__(self, clip_value: float) -> None:
         self.clip_value = _positive(clip_value, "clip_value")
+        if not math.isfinite(self.clip_value):
+            raise ValueError(f"clip_value must be finite, got {clip_value!r}; ClipGradNorm(inf) measures only")
 
-    def __call__(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Clip the gradients in place."""
+    def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Clip the gradients in place.
+
+        Returns:
+            The 2-norm of all gradients together before clipping, a scalar on the parameters' device.
+        """
+        norm = gradient_norm(parameters)
         nn.utils.clip_grad_value_(parameters, self.clip_value)
+        return norm
 
 
 def build_clipper(clip: float | GradientClipper | None) -> GradientClipper | None:
@@ -86,6 +98,19 @@ def build_clipper(clip: float | GradientClipper | None) -> GradientClipper | Non
     raise TypeError(f"grad_clip must be a number (largest norm), ClipGradNorm(...) or ClipGradValue(...), got {clip!r}")
 
 
+def gradient_norm(parameters: Sequence[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
+    """Measure the norm of all gradients together.
+
+    Args:
+        parameters: those without a gradient are left out.
+        norm_type: the p of the p-norm; infinity for the largest absolute value.
+
+    Returns:
+        A scalar on the gradients' device.
+    """
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+
+
 def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
     """Return a context in which a wrapped model's backward sends no gradients to other ranks.
 
@@ -99,6 +124,6 @@ def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def _positive(limit: float, name: str) -> float:
-    if not (limit > 0 and math.isfinite(limit)):
-        raise ValueError(f"{name} must be positive and finite, got {limit!r}")
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        raise ValueError(f"{name} must be a positive number, got {limit!r}")
     return float(limit)

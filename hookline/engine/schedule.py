@@ -1,6 +1,7 @@
 """Schedules: pure functions from progress in [0, 1) to a factor, composed with a warm-up in front.
 
-fvcore's schedules are offered here under their own names, beside those of :mod:`hookline.engine.curves`.
+fvcore's schedules are offered here under their own names, beside those of :mod:`hookline.engine.curves` and
+:mod:`hookline.engine.cycles`.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from fvcore.common.param_scheduler import (
 )
 
 from hookline.engine.curves import (
-    CosineRestartParamScheduler,
-    CyclicParamScheduler,
+    FixedStepParamScheduler,
     FlatCosineParamScheduler,
     MultiStepParamScheduler,
-    OneCycleParamScheduler,
     PerEpochParamScheduler,
     PolynomialParamScheduler,
 )
+from hookline.engine.cycles import CosineRestartParamScheduler, CyclicParamScheduler, OneCycleParamScheduler
 
 __all__ = [
+    "CHECKED_STEPS",
     "CompositeParamScheduler",
     "ConstantParamScheduler",
     "CosineParamScheduler",
     "CosineRestartParamScheduler",
     "CyclicParamScheduler",
     "ExponentialParamScheduler",
+    "FixedStepParamScheduler",
     "FlatCosineParamScheduler",
     "LinearParamScheduler",
     "MultiStepParamScheduler",
@@ -94,7 +96,7 @@ class WarmupParamScheduler(ParamScheduler):
     ) -> None:
         if warmup_method not in WARMUPS:
             near = difflib.get_close_matches(str(warmup_method), WARMUPS, n=1)
-            raise ValueError(f"unknown warmup_method {warmup_method!r}; expected {' or '.join(near or WARMUPS)}")
+            raise ValueError(f"warmup_method={warmup_method!r}: expected {' or '.join(near or WARMUPS)}")
         self._length = _share_of_run(warmup_length, num_updates)
         if not math.isfinite(warmup_factor) or warmup_factor < 0:
             raise ValueError(f"warmup_factor={warmup_factor}: expected a finite number of at least 0")
@@ -165,6 +167,8 @@ def _share_of_run(warmup_length: float, num_updates: float | None) -> float:
         raise ValueError(f"num_updates={num_updates}: expected a length above 0")
     share = warmup_length if num_updates is None else warmup_length / num_updates
     if not 0.0 <= share <= 1.0:
-        longest = f"at most num_updates={num_updates}" if num_updates is not None else "a share of the run in [0, 1]"
-        raise ValueError(f"warmup_length={warmup_length}: the warm-up must end within the run; expected {longest}")
+        expected = "a share of the run in [0, 1], or num_updates, the length of the run in its unit"
+        if num_updates is not None:
+            expected = f"at most num_updates={num_updates}"
+        raise ValueError(f"warmup_length={warmup_length}: the warm-up must end within the run; expected {expected}")
     return float(share)

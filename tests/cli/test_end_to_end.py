@@ -99,7 +99,7 @@ def test_a_second_run_in_the_same_folder_is_warned_of(tmp_path):
 
 
 def test_a_part_that_refuses_its_arguments_is_a_wrong_recipe(tmp_path, capsys):
-    assert run(tmp_path, "--no-validate", "optimizer.lr=-1") == 2
+    assert run(tmp_path, "--no-validate", "optimizer.eps=-1") == 2
     errors = capsys.readouterr().err
     assert "while building optimizer" in errors
     assert "Traceback" not in errors

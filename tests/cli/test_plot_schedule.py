@@ -4,9 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hookline.cli.gradients import gradient_clipper
 from hookline.cli.plot_schedule import run, schedule_curves
-from hookline.cli.run_hooks import schedulers
-from hookline.cli.settings import gradient_clipper, load_settings
+from hookline.cli.schedules import schedulers
+from hookline.cli.settings import load_settings
 from hookline.cli.train import parse_arguments
 from hookline.config import instantiate
 from hookline.engine import SimpleTrainer
@@ -125,7 +126,7 @@ def test_a_run_in_epochs_is_drawn_without_its_data(mmdet, tmp_path, capsys):
     [
         ("lr_multiplier.milestones=[160]", "milestones=[160]"),
         ("lr_multiplier.values=[1.0, -1.0]", "values[1]=-1.0"),
-        ("optimizer.lr=nan", "learning rate: nan"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: expected"),
         ("lr_multiplier=null", "no schedule to draw"),
         ("lr_multiplier.milestone=[1]", "milestones"),
     ],

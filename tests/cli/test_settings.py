@@ -4,9 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hookline.cli.errors import UsageError
-from hookline.cli.settings import gradient_clipper, load_settings, precision_of
+from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.train import parse_arguments
-from hookline.engine import ClipGradNorm, ClipGradValue
 
 RECIPE = """
 from omegaconf import OmegaConf
@@ -70,21 +69,3 @@ def test_detectron2s_switch_for_half_precision():
     cfg.train.precision = "bf16"
     with pytest.raises(UsageError, match="set one of them"):
         precision_of(cfg)
-
-
-@pytest.mark.parametrize(
-    ("setting", "kind"),
-    [
-        ({"max_norm": 0.5}, ClipGradNorm),
-        ({"max_norm": 1, "norm_type": 1}, ClipGradNorm),
-        ({"clip_value": 1}, ClipGradValue),
-    ],
-)
-def test_a_dict_says_how_to_clip(setting, kind):
-    assert isinstance(gradient_clipper(OmegaConf.create(setting)), kind)
-
-
-@pytest.mark.parametrize("setting", [{"max_nrm": 1}, {"max_norm": -1}, {"clip_value": 1, "max_norm": 1}])
-def test_a_wrong_way_to_clip_is_named(setting):
-    with pytest.raises(UsageError, match=r"train\.grad_clip"):
-        gradient_clipper(OmegaConf.create(setting))

@@ -13,7 +13,9 @@ train = OmegaConf.create(
         "precision": "fp32",  # "tf32", "bf16", "fp16"
         "amp": {"enabled": False},  # Detectron2's switch: the same as precision="fp16" on a GPU
         "accumulate": 1,  # batches per optimizer step
-        "grad_clip": None,  # a number, {"max_norm": 1.0, "norm_type": 2.0} or {"clip_value": 0.5}
+        # a number, {"max_norm": 1.0, "norm_type": 2.0, "per_parameter": False} or {"clip_value": 0.5}; each records the
+        # metric grad_norm, {"max_norm": inf} does nothing else
+        "grad_clip": None,
         "reference_batch_size": None,  # images a step for which optimizer.lr was chosen
         "auto_scale_lr": False,  # multiply it by this run's images a step / reference_batch_size; also --auto-scale-lr
         # for several processes; further options of DistributedDataParallel may be added

@@ -1,0 +1,51 @@
+"""Fused optimizers: one kernel for all parameters, where the device has it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+__all__ = ["fuses", "keep_implementation"]
+
+# On the CPU fused kernels are faster too, but their last digits differ and the step gains less than a percent.
+DEVICES = ("cuda",)
+IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
+
+
+def fuses(optimizer: Callable[..., Any], parameters: Iterable[torch.Tensor]) -> bool:
+    """Tell whether an optimizer shall be made with ``fused=True``.
+
+    Args:
+        optimizer: the class, or what makes one.
+        parameters: all that it gets.
+
+    Returns:
+        Whether it knows the argument and all parameters are floating-point numbers on a GPU.
+    """
+    try:
+        knows = "fused" in inspect.signature(optimizer).parameters
+    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+        return False
+    return knows and all(p.device.type in DEVICES and p.is_floating_point() for p in parameters)
+
+
+def keep_implementation(optimizer: torch.optim.Optimizer) -> None:
+    """Let a restored optimizer stay fused or not, whichever it is now; torch takes that from the checkpoint.
+
+    So a checkpoint of a GPU continues on the CPU and the other way, and steps counters lie where they are needed.
+
+    Args:
+        optimizer: gets a hook for its ``load_state_dict``.
+    """
+    optimizer.register_load_state_dict_pre_hook(_with_own_implementation)
+
+
+def _with_own_implementation(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    groups = [
+        {**saved, **{key: own[key] for key in IMPLEMENTATIONS if key in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=False)
+    ]
+    return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}
