@@ -9,6 +9,7 @@ from hookline.modeling._checks import check_choice, check_positive
 from hookline.modeling.backbone.backbone import Backbone
 from hookline.modeling.backbone.resnet_blocks import BasicBlock, BasicStem, BottleneckBlock
 from hookline.modeling.layers import CNNBlockBase
+from hookline.modeling.layers.recompute import RecomputedSequential
 
 __all__ = ["BasicBlock", "BasicStem", "BottleneckBlock", "ResNet", "ResNetBlockBase"]
 
@@ -26,6 +27,8 @@ class ResNet(Backbone):
         num_classes: If given, a classifier on the pooled last stage is added.
         out_features: Features to return. The last one if None. Stages behind the last one named are left out.
         freeze_at: How many parts to freeze from the start; see `freeze`.
+        with_cp: Keep only the inputs of the stages' blocks for the backward pass and compute what is inside again
+            there: less memory, more time, the same gradients.
 
     Raises:
         ValueError: If there is no stage, a stage is empty, or a feature is not known.
@@ -40,6 +43,7 @@ class ResNet(Backbone):
         num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
         names = [f"res{index}" for index in range(2, 2 + len(stages))]
@@ -56,6 +60,7 @@ class ResNet(Backbone):
         self.stage_names = tuple(names)
         self._out_feature_channels = {"stem": stem.out_channels}
         self._out_feature_strides = {"stem": stem.stride}
+        self.with_cp = with_cp
         self._add_stages(stages)
         if "linear" in self._out_features and num_classes is not None:
             self._out_feature_channels["linear"] = num_classes
@@ -68,7 +73,7 @@ class ResNet(Backbone):
     def _add_stages(self, stages: Sequence[Sequence[CNNBlockBase]]) -> None:
         stride = self.stem.stride
         for name, blocks in zip(self.stage_names, stages, strict=False):
-            self.add_module(name, nn.Sequential(*blocks))
+            self.add_module(name, RecomputedSequential(*blocks) if self.with_cp else nn.Sequential(*blocks))
             for block in blocks:
                 stride *= block.stride
             self._out_feature_channels[name] = blocks[-1].out_channels
