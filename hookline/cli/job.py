@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import math
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import nn
 
@@ -15,11 +17,12 @@ from hookline.cli.averages import build_averages, restore_averages, with_average
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.gradients import gradient_clipper
+from hookline.cli.guards import Recovery
 from hookline.cli.notices import remembered_in_rank
 from hookline.cli.optimizer import build_optimizer
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
-from hookline.cli.run_hooks import RunParts, default_hooks
+from hookline.cli.run_hooks import RunParts, default_hooks, repeating_hooks
 from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import check_call_arguments, instantiate
@@ -28,6 +31,7 @@ from hookline.engine import Checkpointer, SimpleTrainer
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.defaults import default_device, default_setup
 from hookline.engine.logger import close_logger
+from hookline.engine.losses import NonFiniteError
 
 __all__ = ["check_recipe", "run"]
 
@@ -104,9 +108,38 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
     loader = build_train_loader(cfg, limit)
     evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
     check_classes(cfg, model, loader, evaluations.loaders if evaluations else {})
+    wrapped = create_ddp_model(model, **(cfg.train.ddp or {}))
+    recovery = Recovery(cfg, args.resume)
+    while not attempt(cfg, args, wrapped, model, loader, evaluations, recovery):
+        gc.collect()  # the trainer that failed refers to itself
+
+
+def attempt(
+    cfg: DictConfig,
+    args: argparse.Namespace,
+    wrapped: nn.Module,
+    model: nn.Module,
+    loader: Any,
+    evaluations: Evaluations | None,
+    recovery: Recovery,
+) -> bool:
+    """Train until the end, or until a loss is not finite and the run is to go back.
+
+    Args:
+        cfg: the recipe.
+        args: the command line.
+        wrapped: the model as the trainer calls it.
+        model: the model itself.
+        loader: the training loader.
+        evaluations: those of the run.
+        recovery: says what to do about losses that are not finite.
+
+    Returns:
+        Whether training came to its end.
+    """
     optimizer = build_optimizer(cfg, model)
     trainer = SimpleTrainer(
-        create_ddp_model(model, **(cfg.train.ddp or {})),
+        wrapped,
         loader,
         optimizer,
         gather_metric_period=cfg.train.log_period,
@@ -124,11 +157,38 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
         trainer=trainer,
     )
     max_iter = last_iteration(cfg, loader)
-    trainer.register_hooks(default_hooks(RunParts(cfg, model, loader, checkpointer, evaluations, max_iter)))
-    start_iter = start_weights(cfg, args, checkpointer)
-    if is_main_process() and start_iter < max_iter:
-        save_preview(cfg, loader, start_iter * cfg.train.accumulate)
-    trainer.train(start_iter, max_iter)
+    if recovery.is_repeating:
+        trainer.register_hooks(repeating_hooks(cfg))
+    else:
+        trainer.register_hooks(default_hooks(RunParts(cfg, model, loader, checkpointer, evaluations, max_iter)))
+    if recovery.failed:
+        start_iter = recovery.go_back(checkpointer) or first_weights(cfg, checkpointer, model)
+        max_iter = recovery.prepare(trainer) or max_iter
+    else:
+        start_iter = start_weights(cfg, args, checkpointer)
+        if is_main_process() and start_iter < max_iter:
+            save_preview(cfg, loader, start_iter * cfg.train.accumulate)
+    try:
+        trainer.train(start_iter, max_iter)
+    except NonFiniteError as error:
+        recovery.consider(error, trainer)
+        return False
+    if recovery.is_repeating:
+        recovery.give_up()
+    return True
+
+
+def first_weights(cfg: DictConfig, checkpointer: Checkpointer, model: nn.Module) -> int:
+    """Give the model once more the weights with which a fresh run begins.
+
+    Returns:
+        The iteration to start at, 0.
+    """
+    torch.manual_seed(int(cfg.train.seed))  # as `default_setup` did
+    model.load_state_dict(instantiate(cfg.model).state_dict())
+    if cfg.train.init_checkpoint:
+        checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+    return 0
 
 
 def build_train_loader(cfg: DictConfig, limit: int | None) -> Any:

@@ -10,6 +10,8 @@ from torch import nn
 
 from hookline.cli.averages import Average, build_averages, save_averages, with_averages
 from hookline.cli.evaluations import Evaluations
+from hookline.cli.gradients import gradient_clipper
+from hookline.cli.guards import build_watchdog, guard_hooks
 from hookline.cli.precise_bn import build_precise_bn
 from hookline.cli.schedules import SCHEDULES, schedulers
 from hookline.cli.suspension import build_suspend_checkpointer
@@ -20,7 +22,7 @@ from hookline.engine.data_parallel import UnusedParameterCheck
 from hookline.engine.defaults import default_writers
 from hookline.evaluation import EvaluationInterrupted
 
-__all__ = ["RunParts", "default_hooks"]
+__all__ = ["RunParts", "default_hooks", "repeating_hooks"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,12 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
     averages = build_averages(settings)
     eval_period = settings.eval_period if parts.evaluations else 0
     suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
+    watchdog, watchdog_end = build_watchdog(settings.guards)
     return [
+        watchdog,
         hooks.IterationTimer(),
         UnusedParameterCheck(),
+        *guard_hooks(settings.guards, gradient_clipper(settings.grad_clip)),
         *schedulers(parts.cfg),
         *(each.hook for each in averages),
         hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
@@ -71,7 +76,24 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
             default_writers(settings.output_dir, parts.max_iter) if is_main_process() else [],
             period=settings.log_period,
         ),
+        watchdog_end,
         suspend,  # the last one: what it saves is a whole step, evaluated and written
+    ]
+
+
+def repeating_hooks(cfg: DictConfig) -> list[hooks.HookBase | None]:
+    """List the hooks of an attempt that only repeats steps, to learn why one was not finite: it leaves nothing behind.
+
+    Args:
+        cfg: the recipe.
+    """
+    watchdog, _ = build_watchdog(cfg.train.guards)
+    averages = [each.hook for each in build_averages(cfg.train)]
+    return [
+        watchdog,
+        *guard_hooks(cfg.train.guards, gradient_clipper(cfg.train.grad_clip)),
+        *schedulers(cfg),
+        *averages,
     ]
 
 

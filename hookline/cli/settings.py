@@ -14,6 +14,7 @@ from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.errors import UsageError
 from hookline.cli.gradients import check_gradients
+from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.optimizer import check_optimizer
 from hookline.cli.precise_bn import check_precise_bn
@@ -41,6 +42,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_auto_scale_lr,
     check_averages,
     check_gradients,
+    check_guards,
     check_optimizer,
     check_precise_bn,
     check_schedules,

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hookline.io.stacks import offer_stacks
+
 CHECK_TRAINER_S = 2.0  # how long a worker may outlive the trainer
 
 
@@ -21,7 +23,8 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
 
     Schedulers and terminals send their signals to every process of a job. A worker that obeys one takes the trainer
     down before its state is saved; a forked one would even run the trainer's own handler. So workers go on until the
-    trainer ends them: it sends SIGTERM itself, tells them through their queue, or is gone.
+    trainer ends them: it sends SIGTERM itself, tells them through their queue, or is gone. Should one hang, the
+    trainer can ask it for its stacks.
 
     Args:
         worker_id: 0 and up.
@@ -37,6 +40,7 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
         trainer = os.getppid() if parent is None or parent.pid is None else parent.pid
         obey = functools.partial(_obey_only, trainer, os.getppid())
         threading.Thread(target=obey, name="hookline-sigterm", daemon=True).start()
+    offer_stacks()
     if then is not None:
         then(worker_id)
 

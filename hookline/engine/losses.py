@@ -13,7 +13,23 @@ import torch
 from hookline.distributed import all_gather, get_rank, get_world_size
 from hookline.engine.events import EventStorage
 
-__all__ = ["LossLedger", "LossRecord", "as_losses", "peak_memory", "sum_losses"]
+__all__ = ["LossLedger", "LossRecord", "NonFiniteError", "as_losses", "peak_memory", "sum_losses"]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a gradient is infinite or not a number.
+
+    Args:
+        message: says where and of what.
+        iteration: the first such step, the same on all ranks that raise this together.
+    """
+
+    def __init__(self, message: str, iteration: int) -> None:
+        super().__init__(message)
+        self.iteration = iteration
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, int]]:
+        return type(self), (str(self), self.iteration)  # it is sent between processes
 
 
 @dataclass(slots=True)
@@ -108,7 +124,7 @@ class LossLedger:
         """Check all losses read so far on this rank; what waits for :meth:`gather` is kept.
 
         Raises:
-            FloatingPointError: if one is not finite; names the iteration, the losses and the files.
+            NonFiniteError: if one is not finite; names the iteration, the losses and the files.
         """
         _raise_for({get_rank(): self._records})
         if get_world_size() == 1:
@@ -124,7 +140,7 @@ class LossLedger:
             storage: where the losses go; must have been flushed.
 
         Raises:
-            FloatingPointError: on every rank if a loss of any rank is not finite; names what :meth:`check` names.
+            NonFiniteError: on every rank if a loss of any rank is not finite; names what :meth:`check` names.
         """
         records, self._records = self._records, []
         if get_world_size() > 1:
@@ -227,7 +243,7 @@ def _raise_for(ranks: Mapping[int, Sequence[LossRecord]]) -> None:
     """Report the earliest step whose losses are not finite, with every rank that has such ones in it.
 
     Raises:
-        FloatingPointError: if there is such a step.
+        NonFiniteError: if there is such a step.
     """
     bad = [
         (record.iteration, rank, record) for rank, records in ranks.items() for record in records if not record.finite
@@ -241,4 +257,4 @@ def _raise_for(ranks: Mapping[int, Sequence[LossRecord]]) -> None:
             losses = ", ".join(f"{record.prefix}{name}={value:.6g}" for name, value in record.losses.items())
             files = ", ".join(map(str, record.files)) or "(the samples have no file_name)"
             lines.append(f"rank {rank}: {losses}; files of the batch: {files}")
-    raise FloatingPointError("\n  ".join(lines))
+    raise NonFiniteError("\n  ".join(lines), iteration)

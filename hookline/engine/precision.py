@@ -19,6 +19,12 @@ class Precision:
 
     name = "fp32"
 
+    skips_overflow = False
+    """Whether :meth:`step` itself leaves out steps whose gradients are not finite."""
+
+    skipped = False
+    """Whether the last :meth:`step` left its update out."""
+
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context in which the model is called."""
         return _AS_IT_IS
@@ -33,6 +39,9 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the parameters."""
         optimizer.step()
+
+    def discard(self, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the gradients after :meth:`unscale`, where a step is left out and :meth:`step` not called."""
 
     def metrics(self) -> dict[str, float]:
         """Return what is worth logging; asked once per writing period, so it may wait for the device."""
@@ -102,6 +111,7 @@ class FP16(Precision):
     """
 
     name = "fp16"
+    skips_overflow = True
 
     def __init__(self, device_type: str, scaler: torch.amp.GradScaler | None = None) -> None:
         self.device_type = device_type
@@ -131,7 +141,12 @@ class FP16(Precision):
         finally:
             handle.remove()
         self.scaler.update()
-        self.skipped_steps += not self._updated
+        self.skipped = not self._updated
+        self.skipped_steps += self.skipped
+
+    def discard(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the scaler begin anew with its scale as it is: what is left out here was no overflow of the scale."""
+        self.scaler.update(self.scaler.get_scale())
 
     def _note_update(self, *unused: Any) -> None:
         self._updated = True

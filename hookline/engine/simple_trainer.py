@@ -18,8 +18,9 @@ from hookline.engine.every import Every
 from hookline.engine.gradients import GradientClipper, build_clipper, unsynchronized
 from hookline.engine.losses import LossLedger, as_losses, sum_losses
 from hookline.engine.precision import Precision, build_precision
+from hookline.engine.processes import explain_out_of_memory
 from hookline.engine.randomness import StepSeeder
-from hookline.engine.train_loop import HookBase, TrainerBase
+from hookline.engine.train_loop import HookBase, SkipStep, TrainerBase
 
 __all__ = ["SimpleTrainer"]
 
@@ -52,6 +53,11 @@ class SimpleTrainer(TrainerBase):
         grad_clip: a :class:`~hookline.engine.gradients.ClipGradNorm`, ``ClipGradValue`` or the like; a number is the
             largest norm of all gradients together.
         seed: the run's seed; None leaves the generators alone, then a resumed run draws other numbers.
+
+    Attributes:
+        step_losses: within a step, the losses of each of its batches so far.
+        step_batches: within a step, its batches so far, where ``keep_batches`` is set.
+        keep_batches: whether somebody wants to look at the batches of the step at its end.
 
     Raises:
         ValueError: if ``accumulate`` or ``gather_metric_period`` is not positive.
@@ -86,6 +92,9 @@ class SimpleTrainer(TrainerBase):
         self._seeder = StepSeeder(seed, get_rank()) if seed is not None else None
         self._seeded_iter = -1
         self._files: list[str] = []  # of the step's batches so far
+        self.step_losses: list[dict[str, torch.Tensor]] = []
+        self.step_batches: list[Any] = []
+        self.keep_batches = False
         self._hooks_may_draw = False
         self._data_loader_iter = BatchStream(data_loader)
         self._ledger = LossLedger()
@@ -116,6 +125,8 @@ class SimpleTrainer(TrainerBase):
             batch = f"; its batch: {', '.join(map(str, self._files))}" if self._files else ""
             name = type(error).__name__
             logger.error("rank %d failed at iteration %d with %s%s", get_rank(), self.iter, name, batch)
+            if isinstance(error, torch.OutOfMemoryError):
+                logger.error("%s\n%s", explain_out_of_memory(), torch.cuda.memory_summary(abbreviated=True))
             raise
         finally:
             self._data_loader_iter.close()
@@ -145,19 +156,31 @@ class SimpleTrainer(TrainerBase):
             self._seed_step(torch_too=False)
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        micro_losses, data_time = [], 0.0
+        data_time = 0.0
+        micro_losses = self.step_losses = []
+        self.step_batches = []
         files = self._files = []
         for micro in range(self.accumulate):
             start = time.perf_counter()
             batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             files += file_names(batch)
+            if self.keep_batches:
+                self.step_batches.append(batch)
             micro_losses.append(self._forward_backward(batch, micro))
         self.precision.unscale(self.optimizer)
-        self.after_backward()
-        self._clip_gradients()
-        self.precision.step(self.optimizer)
-        self._record(micro_losses, data_time, files)
+        try:
+            self.after_backward()
+        except SkipStep:
+            self.precision.discard(self.optimizer)
+            self.step_skipped = True
+            self._gather_if_due()
+        else:
+            self._clip_gradients()
+            self.precision.step(self.optimizer)
+            self.step_skipped = self.precision.skipped
+            self._record(micro_losses, data_time, files)
+        self.step_losses, self.step_batches = [], []
 
     def flush_metrics(self, hook: HookBase | None = None) -> None:
         """Bring all measured values to the host and raise if a loss is not finite.
@@ -246,8 +269,7 @@ class SimpleTrainer(TrainerBase):
             storage.add_source(self._ledger)
             self._recorded_in = storage
         self._ledger.add(self.iter, micro_losses, data_time, files, prefix)
-        if self._gathering(self.iter, self.max_iter):
-            self._gather()
+        self._gather_if_due()
 
     def _write_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = "") -> None:
         """Note the losses of a step, for subclasses with their own ``run_step``.
@@ -258,6 +280,10 @@ class SimpleTrainer(TrainerBase):
             prefix: put before the names, where a step has several such dicts.
         """
         self._record([as_losses(loss_dict)], data_time, [], prefix)
+
+    def _gather_if_due(self) -> None:
+        if self._gathering(self.iter, self.max_iter):
+            self._gather()
 
     def _gather(self) -> None:
         storage = get_event_storage()

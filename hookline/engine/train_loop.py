@@ -12,7 +12,7 @@ from typing import Any
 from hookline.distributed import all_gather
 from hookline.engine.events import EventStorage
 
-__all__ = ["MOMENTS", "HookBase", "StopTraining", "TrainerBase"]
+__all__ = ["MOMENTS", "HookBase", "SkipStep", "StopTraining", "TrainerBase"]
 
 MOMENTS = ("before_train", "before_step", "after_backward", "after_step", "after_train")
 
@@ -21,6 +21,14 @@ logger = logging.getLogger(__name__)
 
 class StopTraining(Exception):
     """Raised by a hook in ``before_step``, on all ranks, to end training there as if ``max_iter`` were reached."""
+
+
+class SkipStep(Exception):
+    """Raised by a hook in ``after_backward``, on all ranks, to leave this step out: its gradients are thrown away.
+
+    Neither weights nor optimizer change, and the step's losses are not recorded. The iteration counts all the same, so
+    schedules, periods and the order of the data are not moved. ``trainer.step_skipped`` tells other hooks.
+    """
 
 
 class HookBase:
@@ -84,6 +92,9 @@ class HookBase:
 
 class TrainerBase:
     """The loop with hooks, which assumes nothing about the step; subclasses write ``run_step``."""
+
+    step_skipped = False
+    """Whether the last step changed no weights."""
 
     def __init__(self) -> None:
         self.iter = self.start_iter = self.max_iter = 0

@@ -46,6 +46,21 @@ train = OmegaConf.create(
         "swa": None,  # {"start": steps, or a share of the run, "period", "evaluate", "save_final"}
         # statistics of batch norm from "num_iter" batches, every "period" steps (None: when evaluating) and at the end
         "precise_bn": None,
+        # see docs/guards.md
+        "guards": {
+            "non_finite": "raise",  # or "skip" such steps, or "restore" the last checkpoint and leave them out then
+            "max_skips": 10,  # steps left out
+            "max_restores": 3,
+            "window": 1000,  # iterations within which more than that ends the run
+            "anomaly": False,  # repeat such steps, to name the module
+            "log_grad_norm": False,  # also where it is not clipped
+            "gc_period": None,  # iterations between two garbage collections; null leaves them to Python
+            "memory_growth": None,  # share by which a process may grow before it is named, such as 0.25
+            "memory_period": 1000,  # iterations between two looks
+            "watchdog_s": None,  # a step that takes longer has all stacks logged
+            "watchdog_between_s": 3600,  # the same for evaluations, checkpoints and the first step
+            "watchdog_abort": False,  # and end the run
+        },
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,

@@ -6,13 +6,18 @@ from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckp
 from hookline.engine.hooks.early_stopping import EarlyStopping
 from hookline.engine.hooks.ema import EMAHook
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
+from hookline.engine.hooks.garbage import GarbageCollection
+from hookline.engine.hooks.gradient_norm import GradientNorm
 from hookline.engine.hooks.lr_scheduler import LRScheduler
+from hookline.engine.hooks.memory import MemoryGuard
+from hookline.engine.hooks.non_finite import NonFiniteGuard
 from hookline.engine.hooks.precise_bn import PreciseBN
 from hookline.engine.hooks.profiling import TorchMemoryStats, TorchProfiler
 from hookline.engine.hooks.resume import ResumeReport
 from hookline.engine.hooks.swa import SWAHook
 from hookline.engine.hooks.timing import IterationTimer
 from hookline.engine.hooks.validation_loss import ValidationLossHook
+from hookline.engine.hooks.watchdog import Watchdog
 from hookline.engine.hooks.writing import PeriodicWriter
 from hookline.engine.suspend import SuspendCheckpointer
 from hookline.engine.train_loop import HookBase
@@ -25,9 +30,13 @@ __all__ = [
     "EMAHook",
     "EarlyStopping",
     "EvalHook",
+    "GarbageCollection",
+    "GradientNorm",
     "HookBase",
     "IterationTimer",
     "LRScheduler",
+    "MemoryGuard",
+    "NonFiniteGuard",
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "PreciseBN",
@@ -37,5 +46,6 @@ __all__ = [
     "TorchMemoryStats",
     "TorchProfiler",
     "ValidationLossHook",
+    "Watchdog",
     "flatten_results",
 ]

@@ -101,8 +101,8 @@ class AverageHook(HookBase):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Take the weights of this step in, if it is due."""
-        if not self.is_due(self.trainer.iter):
+        """Take the weights of this step in, if it is due and was not left out."""
+        if self.trainer.step_skipped or not self.is_due(self.trainer.iter):
             return
         if not self.ready:
             self.begin()
