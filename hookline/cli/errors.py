@@ -27,13 +27,19 @@ def report(error: Exception) -> int:
     Returns:
         2 for a wrong call or recipe, 1 for a failed run.
     """
-    if isinstance(error, ConfigError | UsageError):
+    from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError  # imports torch
+
+    refused = isinstance(error, LaunchError) and not isinstance(error, RendezvousError)
+    if isinstance(error, ConfigError | UsageError) or refused:
         print(describe(error), file=sys.stderr)
         return 2
     if _is_explained(error):
         print(describe(error), file=sys.stderr)
         return 2 if _is_of_the_recipe(error) else 1
-    traceback.print_exception(error)
+    if isinstance(error.__cause__, RankFailedError):
+        print(f"error: {error.__cause__}", file=sys.stderr)  # with the traceback of the rank
+    else:
+        traceback.print_exception(error)
     return 1
 
 

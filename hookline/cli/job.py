@@ -30,6 +30,7 @@ from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, SimpleTrainer
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.defaults import default_device, default_setup
+from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.logger import close_logger
 from hookline.engine.losses import NonFiniteError
 
@@ -70,7 +71,10 @@ def run(args: argparse.Namespace) -> None:
             with remembered_in_rank():
                 train(cfg, args, model)
     except Exception as error:
-        logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=True)
+        if has_lost_contact(error):  # another rank's failure; `launch` finds out whose, and says it once
+            logger.info("The run ended because contact with other ranks was lost", exc_info=True)
+        else:
+            logger.error(f"The run ended with {type(error).__name__}: {error}", exc_info=True)
         raise
     finally:
         close_logger()

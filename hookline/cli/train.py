@@ -61,10 +61,14 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
         The exit code: 0 done, 1 the run failed, 2 the call or the recipe is wrong, 128 + signal on a signal.
     """
     args = parse_arguments(argv, prog)
-    if args.eval_only:
-        return _launch(args)
-    with remembered():
-        return _launch(args)
+    try:
+        if args.eval_only:
+            return _launch(args)
+        with remembered():
+            return _launch(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _launch(args: argparse.Namespace) -> int:
@@ -90,9 +94,6 @@ def _launch(args: argparse.Namespace) -> int:
         )
     except Exception as error:
         return report(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     finally:
         close_logger()
     return 0

@@ -77,12 +77,24 @@ class _Loader:
                     batch = next(source)
                 except StopIteration:
                     return
-                except RuntimeError as error:
+                except (RuntimeError, ConnectionError, EOFError) as error:
                     raise explain_death(error, self.num_workers) or error from None
                 yield self._opened(batch)
         finally:
             if hasattr(source, "_shutdown_workers"):
-                source._shutdown_workers()
+                self._end_workers(source)
+
+    def _end_workers(self, source: Any) -> None:
+        """End the workers; torch tells once more here of one that was killed, which is known by now, or moot.
+
+        Raises:
+            RuntimeError: What else torch tells.
+        """
+        try:
+            source._shutdown_workers()
+        except RuntimeError as error:
+            if explain_death(error, self.num_workers) is None:
+                raise
 
     def _torch_loader(self, batches: Iterable[list[Draw]]) -> DataLoader:
         pin_memory = torch.cuda.is_available() if self._pin_memory is None else self._pin_memory

@@ -78,7 +78,7 @@ def _obey_only(trainer: int, maker: int) -> None:
     os._exit(0)
 
 
-def explain_death(error: RuntimeError, num_workers: int) -> DataWorkerError | None:
+def explain_death(error: Exception, num_workers: int) -> DataWorkerError | None:
     """Say in words why a worker died; ``None`` if the error is about something else.
 
     Args:
@@ -86,10 +86,11 @@ def explain_death(error: RuntimeError, num_workers: int) -> DataWorkerError | No
         num_workers: how many there were.
     """
     text = str(error).strip()
-    if "DataLoader worker" not in text:
+    cut_off = isinstance(error, ConnectionError | EOFError) and num_workers > 0  # while it handed a tensor over
+    if "DataLoader worker" not in text and not cut_off:
         return None
     reason = "It may have crashed in native code; num_workers=0 shows where"
-    if "Killed" in text or "exited unexpectedly" in text:
+    if "Killed" in text or "exited unexpectedly" in text or cut_off:
         reason = (
             "If nobody killed it, the system ended it because memory was full: fewer workers or a smaller "
             "prefetch_factor need less (the kernel's log, dmesg, says so)"

@@ -19,11 +19,11 @@ import torch
 
 from hookline.engine.launch_env import plan_launch
 from hookline.engine.launch_meet import serve_store
-from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest
+from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, in_group, rank_main
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
-__all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "launch"]
+__all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "RendezvousError", "launch"]
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 _logger = logging.getLogger(__name__)

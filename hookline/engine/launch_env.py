@@ -36,7 +36,7 @@ def plan_launch(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPla
     """
     _check(request)
     if request.launcher not in (None, "none", "pytorch", "slurm"):
-        raise LaunchError(f"launcher {request.launcher!r}: expected 'none', 'pytorch' or 'slurm'")
+        raise LaunchError(f"--launcher {request.launcher!r}: expected 'none', 'pytorch' or 'slurm'")
     if request.launcher == "none":
         return _plan_spawn(request, {})
     if request.launcher == "slurm":
@@ -53,17 +53,19 @@ def _check(request: LaunchRequest) -> None:
         value = getattr(request, name)
         least = 0 if name in ("num_gpus", "machine_rank") else 1
         if value is not None and value < least:
-            raise LaunchError(f"{name}={value}: expected at least {least}")
+            raise LaunchError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
     if request.num_gpus and request.num_procs is not None and request.num_procs != request.num_gpus:
         raise LaunchError(
-            f"num_gpus={request.num_gpus} and num_procs={request.num_procs} exclude each other: processes have a GPU "
-            "each, or run on the CPU"
+            f"--num-gpus {request.num_gpus} and --num-procs {request.num_procs} exclude each other: processes have a "
+            "GPU each, or run on the CPU"
         )
     if request.num_gpus > request.gpus_here:
         raise LaunchError(
             f"{request.num_gpus} GPUs were asked for (--num-gpus), this machine has {request.gpus_here}; several "
             "processes on the CPU are asked for by --num-procs"
         )
+    if request.dist_url not in (None, "", "auto"):
+        parse_url(str(request.dist_url))  # also where one process alone has no use for it
 
 
 def _plan_spawn(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:

@@ -7,15 +7,18 @@ import struct
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import NoReturn
 
 import torch.distributed as dist
 
-from hookline.engine.launch_plan import LaunchError
+from hookline.engine.launch_plan import LaunchError, RendezvousError
 
-__all__ = ["interface_towards", "meet", "serve_store"]
+__all__ = ["interface_towards", "meet", "serve_store", "torchrun_store", "wait_for_connected"]
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
+_SPREAD_S = 0.5
+_REFUSED = "hookline/refused"
 
 
 def serve_store(address: tuple[str, int] | None) -> tuple[dist.TCPStore, tuple[str, int]]:
@@ -41,8 +44,28 @@ def serve_store(address: tuple[str, int] | None) -> tuple[dist.TCPStore, tuple[s
         reason = "is in use" if "EADDRINUSE" in str(error) else f"cannot be bound ({str(error).splitlines()[0]})"
         raise LaunchError(
             f"port {address[1]} {reason} on this machine: choose another one (--dist-url, MASTER_PORT), or --dist-url "
-            "auto for a free one on a single machine"
+            "auto for a free one on a single machine. If another machine of this run was started here as machine 0, "
+            "give this one its own --machine-rank"
         ) from None
+
+
+def torchrun_store(address: tuple[str, int], timeout: timedelta) -> dist.Store:
+    """Open the store that torchrun gives its processes.
+
+    Args:
+        address: Its host and port, for the message.
+        timeout: How long to wait for it.
+
+    Returns:
+        The store, with keys of its own for each restart.
+
+    Raises:
+        RendezvousError: If it cannot be reached.
+    """
+    try:
+        return next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
+    except dist.DistError as error:
+        raise RendezvousError(f"{_place(address)} of torchrun: {str(error).splitlines()[0]}") from None
 
 
 def meet(
@@ -67,28 +90,98 @@ def meet(
         The store.
 
     Raises:
-        LaunchError: If the store cannot be reached, a rank does not come or comes twice, or they differ.
+        LaunchError: On all ranks, if a rank comes twice or they differ.
+        RendezvousError: If the store cannot be reached, is lost, or a rank does not come.
     """
     deadline = time.monotonic() + timeout.total_seconds()
     store = store if store is not None else _client(address, deadline, timeout)
-    place = f"rendezvous at {address[0]}:{address[1]}"
-    expected = f"{world_size} ranks on {backend}"
-    agreed = store.compare_set("hookline/plan", "", expected).decode()
-    if agreed != expected:
-        raise LaunchError(f"{place}: rank {rank} expects {expected}, another one expects {agreed}")
-    if store.add(f"hookline/rank/{rank}", 1) > 1:
-        raise LaunchError(f"{place}: rank {rank} came twice; give each machine its own --machine-rank")
-    if store.add("hookline/arrived", 1) == world_size:
-        store.set("hookline/all", "1")
-    while not store.check(["hookline/all"]):
-        if time.monotonic() > deadline:
-            missing = [r for r in range(world_size) if not store.check([f"hookline/rank/{r}"])]
-            raise LaunchError(
-                f"{place}: {world_size - len(missing)} of {world_size} ranks came within "
-                f"{timeout.total_seconds():g} s, missing: {', '.join(map(str, missing))}"
-            )
-        time.sleep(0.05)
+    with _explained(address, rank):
+        _register(store, _place(address), rank, f"{world_size} ranks on {backend}")
+        if not _all_come(store, "rank", rank, world_size, deadline):
+            raise RendezvousError(f"{_place(address)}: {_who_is_missing(store, world_size, timeout)}")
     return store
+
+
+def wait_for_connected(
+    store: dist.Store, address: tuple[str, int], rank: int, world_size: int, timeout: timedelta
+) -> None:
+    """Wait until all ranks have built the process group: one that went ahead and left would break the others' attempt.
+
+    Args:
+        store: The store.
+        address: Its host and port.
+        rank: This rank.
+        world_size: How many are expected.
+        timeout: How long to wait.
+
+    Raises:
+        RendezvousError: If a rank does not get so far.
+    """
+    with _explained(address, rank):
+        if not _all_come(store, "connected", rank, world_size, time.monotonic() + timeout.total_seconds()):
+            raise RendezvousError(
+                f"{_place(address)}: all {world_size} ranks came, but they could not connect to each other within "
+                f"{timeout.total_seconds():g} s; can the machines reach each other on all ports? GLOO_SOCKET_IFNAME "
+                "and NCCL_SOCKET_IFNAME choose the network"
+            )
+
+
+def _all_come(store: dist.Store, what: str, rank: int, world_size: int, deadline: float) -> bool:
+    """Note that this rank is so far, and wait for the others until the deadline."""
+    store.set(f"hookline/{what}/{rank}", "1")
+    if store.add(f"hookline/{what}s", 1) == world_size:
+        store.set(f"hookline/{what}s/all", "1")
+    while not store.check([f"hookline/{what}s/all"]):
+        if store.check([_REFUSED]):
+            _refuse(store.get(_REFUSED).decode())
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextlib.contextmanager
+def _explained(address: tuple[str, int], rank: int) -> Iterator[None]:
+    try:
+        yield
+    except dist.DistError as error:
+        raise RendezvousError(
+            f"{_place(address)}: rank {rank} lost it while it waited for the others; machine 0 has ended "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _register(store: dist.Store, place: str, rank: int, expected: str) -> None:
+    """Note that this rank has come; what is wrong ends the ranks that wait, too.
+
+    Raises:
+        LaunchError: If it comes twice or expects something else than the others.
+    """
+    agreed = store.compare_set("hookline/plan", "", f"{expected} (rank {rank})").decode()
+    problem = ""
+    if agreed.rpartition(" (")[0] != expected:
+        problem = (
+            f"rank {rank} expects {expected}, another one expects {agreed}: give all machines the same "
+            "--num-machines and the same --num-gpus, or --num-procs for the CPU"
+        )
+    elif store.add(f"hookline/times/{rank}", 1) > 1:
+        problem = f"rank {rank} came twice; give each machine its own --machine-rank (NODE_RANK, RANK)"
+    if problem:
+        store.set(_REFUSED, f"{place}: {problem}")
+        _refuse(f"{place}: {problem}")
+
+
+def _refuse(message: str) -> NoReturn:
+    time.sleep(_SPREAD_S)  # this process may serve the store, in which the others have yet to see it
+    raise LaunchError(message)
+
+
+def _who_is_missing(store: dist.Store, world_size: int, timeout: timedelta) -> str:
+    missing = [rank for rank in range(world_size) if not store.check([f"hookline/rank/{rank}"])]
+    return (
+        f"{world_size - len(missing)} of {world_size} ranks came within {timeout.total_seconds():g} s, missing: "
+        f"{', '.join(map(str, missing))}"
+    )
 
 
 @contextlib.contextmanager
@@ -115,6 +208,10 @@ def interface_towards(address: tuple[str, int]) -> Iterator[None]:
             os.environ.pop(_VARIABLE, None)
 
 
+def _place(address: tuple[str, int]) -> str:
+    return f"rendezvous at {address[0]}:{address[1]}"
+
+
 def _server(address: tuple[str, int], listener: int | None) -> dist.TCPStore:
     return dist.TCPStore(address[0], address[1], is_master=True, wait_for_workers=False, master_listen_fd=listener)
 
@@ -127,8 +224,8 @@ def _client(address: tuple[str, int], deadline: float, timeout: timedelta) -> di
             break
         except OSError as error:
             if time.monotonic() > deadline:
-                raise LaunchError(
-                    f"could not reach the rendezvous at {address[0]}:{address[1]} within {timeout.total_seconds():g} s "
+                raise RendezvousError(
+                    f"could not reach the {_place(address)} within {timeout.total_seconds():g} s "
                     f"({error}): is machine 0 started, and is its address right?"
                 ) from None
             time.sleep(0.1)

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["LaunchError", "LaunchPlan", "LaunchRequest", "parse_url", "read_number", "read_port"]
+__all__ = ["LaunchError", "LaunchPlan", "LaunchRequest", "RendezvousError", "parse_url", "read_number", "read_port"]
 
 
 class LaunchError(ValueError):
     """A run cannot be started as asked; the message names the flags or variables and what they would have to be."""
+
+
+class RendezvousError(LaunchError):
+    """The ranks did not come together in time, though nothing is wrong with how this one was started."""
 
 
 @dataclass(frozen=True)

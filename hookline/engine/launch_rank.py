@@ -10,18 +10,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
 from hookline.distributed import set_local_place, set_object_timeout
-from hookline.engine.launch_meet import interface_towards, meet
+from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
+from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
 
 __all__ = ["Ending", "RankPlace", "in_group", "rank_main"]
 
@@ -63,7 +64,7 @@ class Ending:
 
     Attributes:
         rank: Its number.
-        kind: "exit" (SystemExit), "interrupt" (Ctrl-C) or "error".
+        kind: "exit" (SystemExit), "interrupt" (Ctrl-C), "error", or "lost" where another rank's end was the cause.
         code: Exit code.
         at: When, in seconds since the epoch.
         text: The traceback of an error.
@@ -79,13 +80,23 @@ class Ending:
 
 
 @contextlib.contextmanager
-def in_group(place: RankPlace, *, by_torchrun: bool = False, store: dist.Store | None = None) -> Iterator[None]:
+def in_group(
+    place: RankPlace,
+    *,
+    by_torchrun: bool = False,
+    store: dist.Store | None = None,
+    on_failure: Callable[[BaseException], object] = lambda error: None,
+) -> Iterator[None]:
     """Be a rank of the process group while the block runs; the group is gone afterwards on any way out.
 
     Args:
         place: This rank's place.
-        by_torchrun: Meet by torchrun's own rendezvous, which has counted the ranks and outlives restarts.
+        by_torchrun: Meet in torchrun's own store, which outlives restarts.
         store: The store where the ranks meet, if this process serves it.
+        on_failure: Called with what the block raised, before the group is taken down, which may take long.
+
+    Raises:
+        LostContactError: If the block failed because another rank did; names that one.
     """
     _share_machine(place)
     backend = "nccl" if place.use_gpu else "gloo"
@@ -96,19 +107,38 @@ def in_group(place: RankPlace, *, by_torchrun: bool = False, store: dist.Store |
     sys.stderr.flush()
     with interface_towards(place.address):
         if by_torchrun:
-            dist.init_process_group(backend, timeout=place.timeout)
-        else:
-            store = meet(place.address, place.rank, place.world_size, backend, place.rendezvous_timeout, store)
-            dist.init_process_group(
-                backend, store=store, rank=place.rank, world_size=place.world_size, timeout=place.timeout
-            )
+            store = torchrun_store(place.address, place.rendezvous_timeout)
+        store = meet(place.address, place.rank, place.world_size, backend, place.rendezvous_timeout, store)
+        dist.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.world_size, timeout=place.timeout
+        )
+        wait_for_connected(store, place.address, place.rank, place.world_size, place.rendezvous_timeout)
+        causes = Causes(store, place.rank, place.world_size, place.timeout)
         try:
             set_object_timeout(place.timeout)
             set_local_place(place.local_rank, place.local_size)
-            yield
+            with _told(causes, on_failure):
+                yield
         finally:
             set_local_place(None)
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
+    """Let the other ranks and the starter know of a failure; one that another rank caused is explained by that."""
+    try:
+        yield
+    except BaseException as error:
+        if has_lost_contact(error):
+            explained = causes.explain(error)
+            explained.__cause__ = where = error.with_traceback(_from_main(error))  # where this rank was waiting
+            on_failure(explained)
+            raise explained from where
+        if not (isinstance(error, SystemExit) and not error.code):
+            causes.tell(error)
+            on_failure(error)
+        raise
 
 
 def _share_machine(place: RankPlace) -> None:
@@ -133,48 +163,73 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     signal.signal(signal.SIGINT, _InterruptOnce())
     # in a spawned process it is "spawn": each data worker would take seconds to import torch, for every evaluation
     multiprocessing.set_start_method(place.start_method, force=True)
-    ending = _run(place, work)
-    if ending is not None:
-        with contextlib.suppress(OSError):  # the starter may be gone
-            report.send(ending)
+    teller = _Teller(place.rank, report)
+    try:
+        _run(place, work, teller)
+    except BaseException as error:
+        teller.tell(error)
     report.close()
-    _end_process(0 if ending is None else ending.code)
+    _end_process(teller.code)
 
 
-def _run(place: RankPlace, work: bytes) -> Ending | None:
+def _run(place: RankPlace, work: bytes, teller: "_Teller") -> None:
     import cloudpickle
 
-    clock = _FailureClock()
-    try:
-        main_func, args = cloudpickle.loads(work)
-        with in_group(place), clock:
-            main_func(*args)
-    except SystemExit as leaving:
-        code = leaving.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-        number = code if isinstance(code, int) else int(code is not None)
-        return Ending(place.rank, "exit", number, clock.time()) if number else None
-    except KeyboardInterrupt:
-        return Ending(place.rank, "interrupt", 128 + signal.SIGINT, clock.time())
-    except BaseException as error:
-        return Ending(place.rank, "error", 1, clock.time(), traceback.format_exc(), _pickled(error))
-    return None
+    main_func, args = cloudpickle.loads(work)
+    with in_group(place, on_failure=teller.tell):
+        main_func(*args)
 
 
-class _FailureClock(contextlib.AbstractContextManager["_FailureClock"]):
-    """Note when the main function failed: before the group is taken down, which makes the other ranks fail."""
+class _Teller:
+    """Tells the starter, once, how this rank ended: before the group is taken down, which makes the others fail.
 
-    def __init__(self) -> None:
-        self._at: float | None = None
+    Args:
+        rank: This rank.
+        report: The way to the starter.
+    """
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self._at = time.time()
+    def __init__(self, rank: int, report: Connection) -> None:
+        self.code = 0
+        self._rank = rank
+        self._report = report
 
-    def time(self) -> float:
-        """The time of the failure, now if it was before or after the main function."""
-        return time.time() if self._at is None else self._at
+    def tell(self, error: BaseException) -> None:
+        """Tell of a failure; leaving with code 0 is none, and what follows the first failure is not told.
+
+        Args:
+            error: What was raised.
+        """
+        if self.code:
+            return
+        ending = _ending(self._rank, error)
+        self.code = ending.code
+        if ending.code:
+            with contextlib.suppress(OSError):  # the starter may be gone
+                self._report.send(ending)
+
+
+def _ending(rank: int, error: BaseException) -> Ending:
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        return Ending(rank, "exit", code, time.time())
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(rank, "interrupt", 128 + signal.SIGINT, time.time())
+    kind = "lost" if isinstance(error, LostContactError) else "error"
+    return Ending(rank, kind, 1, time.time(), _traceback(error), _pickled(error))
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _from_main(error)))
+
+
+def _from_main(error: BaseException) -> TracebackType | None:
+    """The traceback from where the main function begins: how it was called is the same in every run."""
+    begin = error.__traceback__
+    while begin is not None and begin.tb_frame.f_code.co_filename == __file__:
+        begin = begin.tb_next
+    return begin or error.__traceback__
 
 
 def _end_process(code: int) -> NoReturn:

@@ -16,7 +16,7 @@ from hookline.engine.launch_rank import Ending
 __all__ = ["RankFailedError", "Watch", "Worker"]
 
 # After the first failure the others get this long to end by themselves, then SIGTERM, then SIGKILL.
-_GRACE_S = {"error": 2.0, "exit": 60.0, "interrupt": 10.0}
+_GRACE_S = {"error": 2.0, "lost": 2.0, "exit": 60.0, "interrupt": 10.0}
 _TERM_GRACE_S = 4.0
 # Failures that come so shortly after each other are told apart by their own clocks.
 _TOGETHER_S = 1.0
@@ -66,6 +66,10 @@ class Worker:
     def has_failed(self) -> bool:
         """Tell whether it ended other than by returning from its main function."""
         return self.ending is not None or (self.died_at is not None and self.process.exitcode != 0)
+
+    def lost_contact(self) -> bool:
+        """Tell whether it failed because another rank did."""
+        return self.ending is not None and self.ending.kind == "lost"
 
     def failed_at(self) -> float:
         """When it failed, by its own clock if it said so."""
@@ -207,15 +211,15 @@ class Watch:
 
     @staticmethod
     def _first(failed: list[Worker]) -> Worker:
-        """The rank that failed first; the others' broken connections are its consequences.
+        """The rank that failed first; those that lost contact are the consequences.
 
         A rank that was killed cannot tell when, but it is the cause of what others told a moment earlier than its
         death was seen. An abort may be a consequence too, since NCCL aborts.
         """
-        first = min(failed, key=Worker.failed_at)
+        first = min(failed, key=lambda worker: (worker.lost_contact(), worker.failed_at()))
         for worker in failed:
             killed = worker.ending is None and worker.process.exitcode not in (None, 0, -signal.SIGABRT)
-            if killed and worker.failed_at() - first.failed_at() < _TOGETHER_S:
+            if killed and (first.lost_contact() or worker.failed_at() - first.failed_at() < _TOGETHER_S):
                 return worker
         return first
 

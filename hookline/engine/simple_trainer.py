@@ -16,6 +16,7 @@ from hookline.engine.batches import BatchStream, file_names
 from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.every import Every
 from hookline.engine.gradients import GradientClipper, build_clipper, unsynchronized
+from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.losses import LossLedger, as_losses, sum_losses
 from hookline.engine.precision import Precision, build_precision
 from hookline.engine.processes import explain_out_of_memory
@@ -122,6 +123,9 @@ class SimpleTrainer(TrainerBase):
         try:
             super().train(start_iter, max_iter)
         except Exception as error:
+            if has_lost_contact(error):
+                logger.warning("rank %d stops at iteration %d: it lost contact with other ranks", get_rank(), self.iter)
+                raise
             batch = f"; its batch: {', '.join(map(str, self._files))}" if self._files else ""
             name = type(error).__name__
             logger.error("rank %d failed at iteration %d with %s%s", get_rank(), self.iter, name, batch)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from hookline.distributed import all_gather
+from hookline.distributed import all_gather, get_world_size
 from hookline.engine.events import EventStorage
 
 __all__ = ["MOMENTS", "HookBase", "SkipStep", "StopTraining", "TrainerBase"]
@@ -197,10 +197,19 @@ class TrainerBase:
             except Exception as error:
                 if first is None:
                     first = error
+                    self._give_up_the_end()
                 else:
                     logger.error("a further hook failed in after_train", exc_info=error)
         if first is not None:
             raise first
+
+    def _give_up_the_end(self) -> None:
+        """Let the hooks to come take the run, on several ranks, for one that did not reach its end.
+
+        What they do at the end together with other ranks would get mixed up with what those wait for now.
+        """
+        if get_world_size() > 1 and self.iter >= self.max_iter:
+            self.max_iter = self.iter + 1
 
     @property
     def elapsed_s(self) -> float:

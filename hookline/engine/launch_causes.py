@@ -1,0 +1,144 @@
+"""Why a run ends: the rank that fails tells the others, over all machines, so that each names the cause.
+
+A rank that waits for one that has failed only learns that a connection broke or that time is up. It looks into the
+store where the ranks met: there lies what the first one to fail has told, and who else has only lost contact. Who has
+told nothing at all was killed, hangs, or is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+__all__ = ["Causes", "LostContactError", "has_lost_contact"]
+
+# How long a rank looks for the cause. Its starter gives it two seconds to end by itself.
+_LOOK_S = 1.5
+# The store may be out of reach, and then answers late or never.
+_ANSWER_S = 3.0
+_SHOWN_RANKS = 8
+_CAUSE = "hookline/cause"
+_LOST = "hookline/lost/{}"
+
+
+class LostContactError(RuntimeError):
+    """A rank ended because it lost contact with another one; the message says what became of that one."""
+
+
+def has_lost_contact(error: BaseException) -> bool:
+    """Tell whether an error is the consequence of another rank's end, or of its silence.
+
+    Args:
+        error: What was raised.
+    """
+    if isinstance(error, LostContactError | dist.DistError):
+        return True
+    text = str(error)
+    # gloo raises plain RuntimeErrors, which begin with the place in its source
+    return isinstance(error, RuntimeError) and ("/gloo/" in text or "monitoredBarrier" in text)
+
+
+class Causes:
+    """What the ranks of a run tell each other about their end.
+
+    Args:
+        store: Where the ranks met.
+        rank: This rank.
+        world_size: All ranks.
+        timeout: That of the process group, for the message.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> None:
+        self._store = store
+        self._rank = rank
+        self._world_size = world_size
+        self._timeout = timeout
+
+    def tell(self, error: BaseException) -> None:
+        """Tell the others that this rank failed, and of what; only the first one to fail is remembered.
+
+        Args:
+            error: What was raised.
+        """
+        cause = {"rank": self._rank, "host": socket.gethostname(), "text": _describe(error)}
+        self._ask(lambda: self._store.compare_set(_CAUSE, "", json.dumps(cause)))
+
+    def explain(self, error: BaseException) -> LostContactError:
+        """Find out why this rank lost contact with others.
+
+        Args:
+            error: Of which :func:`has_lost_contact` is true.
+
+        Returns:
+            What to raise instead.
+        """
+        found = self._ask(self._look)
+        timed_out = "Timed out" in str(error) or "monitoredBarrier" in str(error)
+        return LostContactError(f"rank {self._rank} {self._end(found, timed_out)}")
+
+    def _end(self, found: Any, timed_out: bool) -> str:
+        if isinstance(found, dict):
+            return (
+                f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']} (its traceback "
+                "is shown there, and in its log)"
+            )
+        silent = f"rank(s) {_listed(found)}" if found else "another rank"
+        if timed_out:
+            return (
+                f"waited {self._timeout.total_seconds():g} s for {silent} in a collective: that rank hangs, or needs "
+                "more time, which launch(timeout=...) gives"
+            )
+        if found is None:
+            return (
+                "lost the connection to the others, and the store where the ranks met cannot be asked: machine 0 has "
+                "ended, or the network is cut"
+            )
+        return (
+            f"lost the connection to {silent}, which ended without a word: killed (if nobody did it, memory was full: "
+            "see dmesg there), or its machine or network is gone"
+        )
+
+    def _look(self) -> Any:
+        """What the first rank to fail told, else the ranks that are silent."""
+        self._store.set(_LOST.format(self._rank), "1")
+        deadline = time.monotonic() + _LOOK_S
+        while time.monotonic() < deadline:
+            if self._store.check([_CAUSE]):
+                return json.loads(self._store.get(_CAUSE))
+            time.sleep(0.05)
+        return [rank for rank in range(self._world_size) if not self._store.check([_LOST.format(rank)])]
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask the store, None if it does not answer in time."""
+        answers: list[Any] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question())
+            except RuntimeError:  # it is gone
+                return
+
+        thread = threading.Thread(target=ask, name="causes", daemon=True)
+        thread.start()
+        thread.join(_ANSWER_S)
+        return answers[0] if answers else None
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it left with exit code {error.code}"
+    if isinstance(error, KeyboardInterrupt):
+        return "it was interrupted (Ctrl-C)"
+    return f"{type(error).__name__}: {error}"
+
+
+def _listed(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:_SHOWN_RANKS]))
+    return shown if len(ranks) <= _SHOWN_RANKS else f"{shown} and {len(ranks) - _SHOWN_RANKS} more"
