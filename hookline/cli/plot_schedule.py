@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,30 +72,34 @@ def schedule_curves(cfg: DictConfig) -> tuple[float, dict[str, dict[str, list[fl
     scheduled = {key: node for key, node in SCHEDULES.items() if cfg.get(node) is not None}
     if not scheduled:
         raise UsageError(f"the recipe has no schedule to draw; schedules are: {', '.join(SCHEDULES.values())}")
-    optimizer = build_optimizer(cfg, instantiate(cfg.model))
+    model = instantiate(cfg.model)
+    optimizer = build_optimizer(cfg, model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     steps = max(cfg.train.max_iter, 1) if cfg.train.max_iter is not None else POINTS
     curves = {}
     for key, node in scheduled.items():
         scheduler = instantiate(cfg[node])
         count = min(steps, POINTS)
         factors = [value_at(scheduler, index * (steps - 1) // max(count - 1, 1), steps) for index in range(count)]
-        curves[key] = {name: [first * f for f in factors] for first, name in _groups(optimizer, key).items()}
+        curves[key] = {name: [first * f for f in factors] for first, name in _groups(optimizer, key, names).items()}
     return cfg.train.max_iter if cfg.train.max_iter is not None else cfg.train.max_epochs, curves
 
 
-def _groups(optimizer: Any, key: str) -> dict[float, str]:
+def _groups(optimizer: Any, key: str, names: dict[int, str]) -> dict[float, str]:
     """Name the groups by their first value; those that share one share a curve."""
     from hookline.engine.hooks.lr_scheduler import first_value
+    from hookline.engine.param_groups import some_names
 
     found: dict[float, list[int]] = {}
     for number, group in enumerate(optimizer.param_groups):
         found.setdefault(first_value(group, key), []).append(number)
-    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
-    return {
-        value: f"group{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}: {value:g}, "
-        f"{sum(sizes[n] for n in numbers):,} parameters"
-        for value, numbers in found.items()
-    }
+    labels = {}
+    for value, numbers in found.items():
+        parameters = [p for number in numbers for p in optimizer.param_groups[number]["params"]]
+        size, which = sum(p.numel() for p in parameters), some_names(names.get(id(p), "?") for p in parameters)
+        groups = f"group{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        labels[value] = f"{groups}: {value:g}, {size:,} parameters ({which})"
+    return labels
 
 
 def _draw(curves: dict[str, dict[str, list[float]]], length: float, unit: str) -> Any:
@@ -117,20 +122,39 @@ def _draw_panel(
     top, bottom = rows
     left, right, upper, lower = LEFT, WIDTH - RIGHT, top + TOP + ROW * len(groups), bottom - BOTTOM
     highest = max((max(values) for values in groups.values()), default=0.0) or 1.0
-    for tick in range(5):
-        y = lower - (lower - upper) * tick / 4
+    for tick in _ticks(highest):
+        y = lower - (lower - upper) * tick / highest
         draw.line([(left, y), (right, y)], fill="#dddddd")
-        draw.text((left - 8, y), f"{highest * tick / 4:.3g}", fill="black", anchor="rm")
-        x = left + (right - left) * tick / 4
-        draw.text((x, lower + 6), f"{length * tick / 4:g}", fill="black", anchor="ma")
+        draw.text((left - 8, y), f"{tick:.4g}", fill="black", anchor="rm")
+    for tick in _ticks(length):
+        x = left + (right - left) * tick / length
+        draw.line([(x, lower), (x, lower + 4)], fill="black")
+        draw.text((x, lower + 6), f"{tick:g}", fill="black", anchor="ma")
     draw.text((10, top + 8), key, fill="black")
     draw.text(((left + right) / 2, lower + 22), unit, fill="black", anchor="ma")
     for index, (name, values) in enumerate(groups.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        step = (right - left) / max(len(values) - 1, 1)
-        points = [(left + i * step, lower - (lower - upper) * value / highest) for i, value in enumerate(values)]
-        draw.line(points if len(points) > 1 else [*points, (right, points[0][1])], fill=colour, width=2)
+        colour = _colour(index, len(groups))
+        step = (right - left) / len(values)
+        points = []
+        for number, value in enumerate(values):  # a value holds for the whole iteration
+            y = lower - (lower - upper) * value / highest
+            points += [(left + number * step, y), (left + (number + 1) * step, y)]
+        draw.line(points, fill=colour, width=2)
         draw.text((left, top + 8 + ROW * index), name, fill=colour)
+
+
+def _ticks(end: float) -> list[float]:
+    """Divide an axis from 0 to ``end`` at round numbers, into two to five parts."""
+    if end <= 0:
+        return [0.0]
+    power = 10.0 ** math.floor(math.log10(end / 5))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= end / 5 * (1 - 1e-9))
+    return [step * number for number in range(int(end / step * (1 + 1e-9)) + 1)]
+
+
+def _colour(index: int, count: int) -> str:
+    """Give a curve's colour; many groups, as layer-wise decay makes, go through the rainbow."""
+    return COLOURS[index] if count <= len(COLOURS) else f"hsl({300 * index // (count - 1)}, 80%, 45%)"
 
 
 def _parser() -> argparse.ArgumentParser:

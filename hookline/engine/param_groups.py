@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["check_param_groups", "describe_param_groups", "left_out"]
+__all__ = ["check_param_groups", "describe_param_groups", "left_out", "some_names"]
 
 SHOWN_GROUPS = 30
 SHOWN_NAMES = 2
@@ -37,12 +37,14 @@ def check_param_groups(groups: _Groups, model: nn.Module, defaults: Mapping[str,
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         total = len(list(model.parameters()))
         raise ValueError(
-            f"nothing to train: {len(frozen)} of the model's {total} parameters are frozen ({_some(frozen)}) and the "
-            "groups hold no other one"
+            f"nothing to train: {len(frozen)} of the model's {total} parameters are frozen ({some_names(frozen)}) and "
+            "the groups hold no other one"
         )
     twice = [number for number, count in Counter(map(id, parameters)).items() if count > 1]
     if twice:
-        raise ValueError(f"in the parameter groups more than once: {_some(names.get(number, '?') for number in twice)}")
+        raise ValueError(
+            f"in the parameter groups more than once: {some_names(names.get(number, '?') for number in twice)}"
+        )
     for group in groups:
         _check_settings(group, [names.get(id(p), "?") for p in group["params"]], defaults)
 
@@ -76,7 +78,9 @@ def describe_param_groups(optimizer: torch.optim.Optimizer, model: nn.Module) ->
     rows: list[list[Any]] = []
     for number, group in enumerate(groups[:SHOWN_GROUPS]):
         first = [f"{group['lr']:.4g}", f"{group.get('weight_decay', 0):.4g}", *(f"{group[key]}" for key in others)]
-        rows.append([number, *_count(group["params"]), *first, _some([names.get(id(p), "?") for p in group["params"]])])
+        rows.append(
+            [number, *_count(group["params"]), *first, some_names([names.get(id(p), "?") for p in group["params"]])]
+        )
     rest = groups[SHOWN_GROUPS:]
     if rest:
         rates = [float(group["lr"]) for group in rest]
@@ -102,7 +106,7 @@ def _frozen(model: nn.Module) -> str:
     if not frozen:
         return "Frozen: none"
     numbers, count = _count(parameter for _, parameter in frozen)
-    return f"Frozen, left out: {numbers} parameters in {count} tensors, {_some(name for name, _ in frozen)}"
+    return f"Frozen, left out: {numbers} parameters in {count} tensors, {some_names(name for name, _ in frozen)}"
 
 
 def _check_settings(group: Mapping[str, Any], names: list[str], defaults: Mapping[str, Any] | None) -> None:
@@ -117,10 +121,10 @@ def _check_settings(group: Mapping[str, Any], names: list[str], defaults: Mappin
         if defaults is not None and key not in defaults:
             near = difflib.get_close_matches(key, defaults, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(defaults)}"
-            raise ValueError(f"the group of {_some(names)} has {key}={value!r}, which is no setting of it; {hint}")
+            raise ValueError(f"the group of {some_names(names)} has {key}={value!r}, which is no setting of it; {hint}")
         if key in ("lr", "weight_decay", "momentum") and not (math.isfinite(value) and value >= 0):
             raise ValueError(
-                f"the group of {_some(names)} has {key}={float(value)}: expected a finite number of at least 0"
+                f"the group of {some_names(names)} has {key}={float(value)}: expected a finite number of at least 0"
             )
 
 
@@ -133,7 +137,12 @@ def _count(parameters: Iterable[torch.Tensor]) -> tuple[str, int]:
     return f"{sum(sizes):,}", len(sizes)
 
 
-def _some(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str]) -> str:
+    """Write the first of some names.
+
+    Args:
+        names: any number of them.
+    """
     shown = list(names)
     return ", ".join(shown[:SHOWN_NAMES]) + (" ..." if len(shown) > SHOWN_NAMES else "")
 

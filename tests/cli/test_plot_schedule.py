@@ -97,7 +97,7 @@ def test_the_curves_are_what_the_hook_sets(mmdet):
     slow, fast = curves["lr"].values()
     assert slow == pytest.approx([1e-5] * 300 + [1e-6] * 150, abs=1e-18)
     assert fast == pytest.approx([1e-4] * 300 + [1e-5] * 150, abs=1e-18)
-    assert next(iter(curves["lr"])) == "group 0: 1e-05, 6 parameters"
+    assert next(iter(curves["lr"])) == "group 0: 1e-05, 6 parameters (backbone.weight, backbone.bias)"
 
 
 def test_momentum_is_drawn_and_driven_too(mmdet, tmp_path, capsys):

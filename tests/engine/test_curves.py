@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as theirs
 
+from hookline.engine.hooks import CallbackHook, LRScheduler
 from hookline.engine.schedule import (
     ConstantParamScheduler,
     CosineParamScheduler,
@@ -213,6 +214,38 @@ def test_end_value_flat_cosine_restart_weights_and_epochs():
     close(values(by_epoch), [0.5 + 0.5 * math.cos(math.pi * (k // 6) / 10) for k in range(N)])
     by_epoch = values(PerEpochParamScheduler(lambda where: where, 7), 7 * 123)  # the borders, in floating point
     close(by_epoch, [k // 123 / 7 for k in range(7 * 123)])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_gives_every_group_its_value_in_every_step(make_trainer, two_losses, name, warm):
+    """All three settings of AdamW at once, two groups with other first values, some steps past the end."""
+    schedule = CASES[name][0](N)
+    if warm:
+        schedule = WarmupParamScheduler(schedule, 0.1, 3, num_updates=15)  # in epochs of 4 steps
+    model, seen = two_losses(), []
+    first = [
+        {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.02},
+        {"lr": 1e-4, "betas": (0.8, 0.99), "weight_decay": 0.01},
+    ]
+    groups = [
+        {"params": [parameter], **settings} for parameter, settings in zip(model.parameters(), first, strict=True)
+    ]
+
+    def note(trainer):
+        seen.append([(g["lr"], g["betas"][0], g["weight_decay"]) for g in trainer.optimizer.param_groups])
+
+    hooks = [LRScheduler(scheduler=lambda p: schedule(p) / 10, key=k, max_iter=N) for k in ("lr", "momentum")]
+    hooks.append(LRScheduler(scheduler=schedule, key="weight_decay", max_iter=N))
+    trainer = make_trainer([*hooks, CallbackHook(after_backward=note)], model=model)
+    trainer.optimizer = torch.optim.AdamW(groups)
+    trainer.train(0, N + 5)
+    for k, groups in enumerate(seen):
+        factor = schedule(min(k, N - 1) / N)
+        for values, own in zip(groups, first, strict=True):
+            expected = (own["lr"] * factor / 10, own["betas"][0] * factor / 10, own["weight_decay"] * factor)
+            assert values == pytest.approx(expected, abs=1e-12, rel=0)
+    assert len(seen) == N + 5
 
 
 def test_milestones_are_exact_in_very_long_runs():
