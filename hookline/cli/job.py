@@ -14,6 +14,7 @@ from torch import nn
 
 from hookline.cli.agreement import check_same_on_all_ranks
 from hookline.cli.averages import build_averages, restore_averages, with_averages
+from hookline.cli.compilation import compile_modules
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.gradients import gradient_clipper
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
     default_setup(cfg, args)
     try:
         model = instantiate(cfg.model).to(default_device(cfg.train.device))
+        compile_modules(cfg.train.compile, model)
         if args.eval_only:
             evaluate(cfg, args, model)
         else:

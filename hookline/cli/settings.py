@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
+from hookline.cli.compilation import check_compile
 from hookline.cli.errors import UsageError
 from hookline.cli.gradients import check_gradients
 from hookline.cli.guards import check_guards
@@ -41,6 +42,7 @@ OPEN_ENDED = ("ddp", "grad_clip")
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_auto_scale_lr,
     check_averages,
+    check_compile,
     check_gradients,
     check_guards,
     check_optimizer,

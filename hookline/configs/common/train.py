@@ -46,6 +46,8 @@ train = OmegaConf.create(
         "swa": None,  # {"start": steps, or a share of the run, "period", "evaluate", "save_final"}
         # statistics of batch norm from "num_iter" batches, every "period" steps (None: when evaluating) and at the end
         "precise_bn": None,
+        # {"target": "model" or names of its modules, "mode", "dynamic", "fullgraph", "backend"} for torch.compile
+        "compile": None,
         # see docs/guards.md
         "guards": {
             "non_finite": "raise",  # or "skip" such steps, or "restore" the last checkpoint and leave them out then

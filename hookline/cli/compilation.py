@@ -1,0 +1,115 @@
+"""``train.compile``: which modules ``torch.compile`` takes, and how."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from torch import nn
+
+from hookline.cli.checks import check_group, expect_bool, expect_one_of, nearest
+from hookline.cli.errors import UsageError
+
+__all__ = ["check_compile", "compile_modules"]
+
+DEFAULTS: dict[str, Any] = {
+    "target": "backbone",
+    "mode": None,
+    "dynamic": None,
+    "fullgraph": False,
+    "backend": "inductor",
+}
+WHOLE = "model"
+DEBUGGING = ("eager", "aot_eager")  # they trace and compile nothing
+COMPILERS = ("g++", "clang++", "c++", "gcc", "clang", "cc", "cl")
+
+logger = logging.getLogger(__name__)
+
+
+def check_compile(cfg: DictConfig) -> None:
+    """Check ``train.compile``, but for the names of modules, which only a built model knows.
+
+    Args:
+        cfg: the whole recipe.
+
+    Raises:
+        UsageError: naming the key, its value and what is expected.
+    """
+    if cfg.train.compile is None:
+        return
+    group = DEFAULTS | check_group("compile", cfg.train.compile, DEFAULTS)
+    targets = _targets(group["target"])
+    if not targets or not all(isinstance(target, str) and target for target in targets):
+        raise UsageError(
+            f"train.compile.target={group['target']!r}: expected 'model', the name of a module such as 'backbone', or "
+            "a list of names"
+        )
+    if group["dynamic"] is not None:
+        expect_bool("compile.dynamic", group["dynamic"])
+    expect_bool("compile.fullgraph", group["fullgraph"])
+    _check_backend(group["backend"], group["mode"])
+
+
+def compile_modules(setting: DictConfig | None, model: nn.Module) -> None:
+    """Let the modules that ``train.compile`` names be compiled when they are first called.
+
+    They stay the objects that they are, so names and checkpoint keys do not change.
+
+    Args:
+        setting: ``train.compile``, checked.
+        model: the model, without a wrapper.
+
+    Raises:
+        UsageError: if there is no such module, or nothing on this machine that compiles.
+    """
+    if setting is None:
+        return
+    group = DEFAULTS | dict(setting)
+    modules = {WHOLE: model, **{name: module for name, module in model.named_modules() if name and name != WHOLE}}
+    for target in _targets(group["target"]):
+        if target not in modules:
+            parts = [WHOLE, *(name for name, _ in model.named_children())]
+            hint = nearest(target, modules)
+            raise UsageError(
+                f"train.compile.target={target!r}: the model has no such module; "
+                + (hint if hint.startswith("did") else f"expected one of {', '.join(parts)} or what they consist of")
+            )
+    if group["backend"] == "inductor" and not _has_compiler():
+        raise UsageError(
+            f"train.compile.backend='inductor' needs a C++ compiler, and none of {', '.join(COMPILERS)} is on the "
+            "PATH: install one, or name it in the environment variable CXX"
+        )
+    for target in _targets(group["target"]):
+        options = {key: group[key] for key in ("mode", "dynamic", "fullgraph", "backend")}
+        modules[target].compile(**options)
+        logger.info(f"{target} is compiled when it is first called: {options}")
+
+
+def _targets(target: Any) -> list[Any]:
+    return list(target) if isinstance(target, (list, ListConfig)) else [target]
+
+
+def _check_backend(backend: Any, mode: Any) -> None:
+    """Check both.
+
+    Raises:
+        UsageError: if one is unknown, or the mode is not for the backend.
+    """
+    import torch._dynamo
+    import torch._inductor
+
+    expect_one_of("compile.backend", backend, [*torch._dynamo.list_backends(), *DEBUGGING])
+    if mode is None:
+        return
+    expect_one_of("compile.mode", mode, list(torch._inductor.list_mode_options()))
+    if backend != "inductor":
+        raise UsageError(
+            f"train.compile.mode={mode!r} is for the backend 'inductor', not for {backend!r}; leave it out"
+        )
+
+
+def _has_compiler() -> bool:
+    return "CXX" in os.environ or any(shutil.which(name) for name in COMPILERS)

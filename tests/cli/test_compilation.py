@@ -1,0 +1,151 @@
+"""`train.compile`."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from hookline.cli.compilation import check_compile, compile_modules
+from hookline.cli.errors import UsageError
+from hookline.cli.train import main
+from hookline.data.datasets.synthetic_balloons import generate_balloons
+from hookline.engine import SimpleTrainer
+from hookline.engine.hooks import EMAHook
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, batch):
+        return {"loss": self.head(self.backbone(torch.stack([sample["x"] for sample in batch]))).square().mean()}
+
+
+def setting(value):
+    return OmegaConf.create({"train": {"compile": value}})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (True, r"train\.compile=True: expected null, or a dict"),
+        ({"targets": "backbone"}, r"did you mean train\.compile\.target"),
+        ({"target": []}, r"train\.compile\.target=\[\]"),
+        ({"target": 3}, r"train\.compile\.target=3"),
+        ({"mode": "max-autotun"}, r"train\.compile\.mode='max-autotun': did you mean max-autotune"),
+        ({"backend": "inductr"}, r"train\.compile\.backend='inductr': did you mean inductor"),
+        ({"backend": "eager", "mode": "default"}, "is for the backend 'inductor'"),
+        ({"dynamic": "yes"}, r"train\.compile\.dynamic='yes'"),
+        ({"fullgraph": 1}, r"train\.compile\.fullgraph=1"),
+    ],
+)
+def test_refusals(value, words):
+    with pytest.raises(UsageError, match=words):
+        check_compile(setting(value))
+
+
+def test_names_of_modules():
+    compile_modules(None, Model())
+    for value in ({}, {"target": "model"}, {"target": ["head", "backbone.0"], "mode": "reduce-overhead"}):
+        check_compile(setting(value))
+        compile_modules(setting(value).train.compile, Model())
+    with pytest.raises(UsageError, match="target='backbon': the model has no such module; did you mean backbone"):
+        compile_modules(setting({"target": ["head", "backbon"]}).train.compile, Model())
+    with pytest.raises(UsageError, match="expected one of model, backbone, head or what they consist of"):
+        compile_modules(setting({"target": "x"}).train.compile, Model())
+
+
+def test_a_machine_without_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
+        compile_modules(setting({}).train.compile, Model())
+    compile_modules(setting({"backend": "eager"}).train.compile, Model())
+
+
+@pytest.mark.parametrize("target", ["model", "backbone", ["backbone.0", "head"]])
+def test_training_gives_the_same_under_the_same_names(target):
+    loader, states = [[{"x": torch.randn(4)} for _ in range(3)] for _ in range(4)], []
+    for value in ({"target": target, "backend": "aot_eager"}, None):
+        model, hook = Model(), EMAHook(0.5)
+        compile_modules(setting(value).train.compile, model)
+        trainer = SimpleTrainer(model, loader, torch.optim.SGD(model.parameters(), lr=0.1))
+        trainer.register_hooks([hook])
+        trainer.train(0, 4)
+        states.append((model.state_dict(), hook.state_dict()["averages"]))
+    for part in (0, 1):
+        assert states[0][part].keys() == states[1][part].keys()
+        for name, tensor in states[0][part].items():
+            torch.testing.assert_close(tensor, states[1][part][name])
+
+
+def test_it_is_compiled_indeed():
+    model = Model()
+    compile_modules(setting({"target": "backbone", "backend": "eager"}).train.compile, model)
+    torch.compiler.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    model([{"x": torch.ones(4)}])
+    assert graphs["unique_graphs"] == before + 1
+
+
+@pytest.mark.slow
+def test_a_run_with_a_compiled_backbone(tmp_path, monkeypatch, capfd):
+    generate_balloons(tmp_path / "data", num_train=4, num_val=2)
+    monkeypatch.setenv("HOOKLINE_DATASETS", str(tmp_path / "data"))
+    small = [
+        "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
+        "dataloader.test.mapper.augmentations.0.short_edge_length=96",
+        "dataloader.train.total_batch_size=2",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+        "train.device=cpu",
+        "train.precision=fp32",
+        "train.max_iter=2",
+        "train.ema={decay: 0.5, evaluate: beside}",
+        "train.precise_bn={num_iter: 2}",
+        "model.backbone.bottom_up.with_cp=true",
+    ]
+
+    def run(folder, *more):
+        return main(["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(tmp_path / folder), *small, *more])
+
+    assert run("plain", "train.compile={target: backbon, backend: eager}") == 2
+    assert "did you mean backbone" in capfd.readouterr().err
+    compiled = "train.compile={target: backbone, backend: aot_eager, dynamic: true}"
+    assert run("plain") == run("compiled", compiled) == 0
+    plain, found = (
+        torch.load(tmp_path / folder / "model_final.pth", weights_only=True) for folder in ("plain", "compiled")
+    )
+    assert plain["model"].keys() == found["model"].keys()
+    for name, value in plain["model"].items():
+        torch.testing.assert_close(found["model"][name], value, rtol=1e-2, atol=1e-3)
+    assert run("compiled", compiled, "--eval-only", f"train.init_checkpoint={tmp_path}/compiled/model_final.pth") == 0
+
+
+INDUCTOR = """
+import torch
+from omegaconf import OmegaConf
+from tests.cli.test_compilation import Model, compile_modules
+plain, compiled = Model(), Model()
+compile_modules(OmegaConf.create({"target": "backbone"}), compiled)
+batch = [{"x": torch.randn(4)} for _ in range(3)]
+for model in (plain, compiled):
+    model(batch)["loss"].backward()
+for (name, p), (other, q) in zip(plain.named_parameters(), compiled.named_parameters()):
+    assert name == other
+    torch.testing.assert_close(p.grad, q.grad)
+assert torch._dynamo.utils.counters["inductor"], torch._dynamo.utils.counters
+"""
+
+
+@pytest.mark.slow
+def test_inductor_compiles(tmp_path):
+    # in a process of its own: its compiling processes and caches end with it
+    subprocess.run([sys.executable, "-c", INDUCTOR], check=True, timeout=400)
