@@ -22,6 +22,7 @@ __all__ = [
     "any_rank",
     "any_rank_later",
     "broadcast",
+    "cpu_group",
     "gather",
     "get_local_rank",
     "get_local_size",
@@ -116,6 +117,14 @@ def synchronize(timeout: timedelta | None = None) -> None:
         dist.barrier(group=_gloo(None))
     else:
         dist.monitored_barrier(group=_gloo(None), timeout=timeout, wait_all_ranks=True)
+
+
+def cpu_group() -> dist.ProcessGroup | None:
+    """Return a group of all ranks that moves CPU tensors and objects, None without a process group.
+
+    All ranks must ask for it together the first time.
+    """
+    return _gloo(None) if _has_group() else None
 
 
 def any_rank(flag: bool) -> bool:

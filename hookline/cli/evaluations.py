@@ -15,6 +15,7 @@ from hookline.cli.errors import UsageError
 from hookline.cli.pictures import PredictionPainter
 from hookline.config import instantiate
 from hookline.distributed import is_main_process
+from hookline.engine.lockstep import Lockstep
 from hookline.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset, print_csv_format
 from hookline.io import atomic_open
 
@@ -63,7 +64,9 @@ class Evaluations:
         """
         results: dict[str, Any] = {}
         for name, loader, evaluator in self._built:
-            found = inference_on_dataset(model, loader, evaluator, should_stop=should_stop)
+            calls = Lockstep(model)
+            ends = {"on_end": calls.finish}
+            found = inference_on_dataset(calls, loader, evaluator, ends, should_stop=should_stop)
             if not is_main_process():
                 continue
             print_csv_format(found)

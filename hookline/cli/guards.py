@@ -13,7 +13,7 @@ from hookline.cli.errors import UsageError
 from hookline.distributed import broadcast, is_main_process
 from hookline.engine import Checkpointer, ClipGradNorm, SimpleTrainer, hooks
 from hookline.engine.anomaly import non_finite_parameters
-from hookline.engine.checkpoint_read import damage_of, read_checkpoint
+from hookline.engine.checkpoint_read import damage_of, read_outline
 from hookline.engine.losses import NonFiniteError
 
 __all__ = ["Recovery", "build_watchdog", "check_guards", "guard_hooks"]
@@ -212,7 +212,7 @@ class Recovery:
         found: list[tuple[int, str]] = []
         for file in [*own, *([Path(self._resumed)] if isinstance(self._resumed, str) else [])]:
             if damage_of(file) is None:
-                content = read_checkpoint(file, mmap=True)
+                content = read_outline(file)
                 last = content.get("iteration")
                 if isinstance(last, int) and last < iteration and not content.get("meta", {}).get("slim"):
                     found.append((last, str(file)))

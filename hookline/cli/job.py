@@ -17,6 +17,7 @@ from hookline.cli.averages import build_averages, restore_averages, with_average
 from hookline.cli.compilation import compile_modules
 from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
+from hookline.cli.fully_sharded import checkpointer_class, distribute, shards
 from hookline.cli.gradients import gradient_clipper
 from hookline.cli.guards import Recovery
 from hookline.cli.notices import remembered_in_rank
@@ -28,8 +29,7 @@ from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import check_call_arguments, instantiate
 from hookline.distributed import is_main_process
-from hookline.engine import Checkpointer, SimpleTrainer
-from hookline.engine.data_parallel import create_ddp_model
+from hookline.engine import Checkpointer, SimpleTrainer, build_precision
 from hookline.engine.defaults import default_device, default_setup
 from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.logger import close_logger
@@ -65,13 +65,16 @@ def run(args: argparse.Namespace) -> None:
     check_same_on_all_ranks(cfg)
     default_setup(cfg, args)
     try:
-        model = instantiate(cfg.model).to(default_device(cfg.train.device))
+        device = default_device(cfg.train.device)
+        model = instantiate(cfg.model)
+        if not shards(cfg):  # else it may be too large to be on the device as a whole
+            model = model.to(device)
         compile_modules(cfg.train.compile, model)
         if args.eval_only:
-            evaluate(cfg, args, model)
+            evaluate(cfg, args, distribute(cfg, model, device) if shards(cfg) else model)
         else:
             with remembered_in_rank():
-                train(cfg, args, model)
+                train(cfg, args, model, device)
     except Exception as error:
         if has_lost_contact(error):  # another rank's failure; `launch` finds out whose, and says it once
             logger.info("The run ended because contact with other ranks was lost", exc_info=True)
@@ -102,19 +105,20 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dic
     return with_averages(lambda: evaluations.run(model), averages)()
 
 
-def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> None:
+def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module, device: torch.device) -> None:
     """Train from the start, from given weights, or from where a run of the same folder stopped.
 
     Args:
         cfg: the recipe.
         args: the command line.
-        model: the model, on its device.
+        model: the model.
+        device: where to train it.
     """
     limit = DEV_RECORDS if args.fast_dev_run else None
     loader = build_train_loader(cfg, limit)
     evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
     check_classes(cfg, model, loader, evaluations.loaders if evaluations else {})
-    wrapped = create_ddp_model(model, **(cfg.train.ddp or {}))
+    wrapped = distribute(cfg, model, device)
     recovery = Recovery(cfg, args.resume)
     while not attempt(cfg, args, wrapped, model, loader, evaluations, recovery):
         gc.collect()  # the trainer that failed refers to itself
@@ -149,12 +153,12 @@ def attempt(
         loader,
         optimizer,
         gather_metric_period=cfg.train.log_period,
-        precision=precision_of(cfg),
+        precision=build_precision(precision_of(cfg), default_device(cfg.train.device).type),
         accumulate=cfg.train.accumulate,
         grad_clip=gradient_clipper(cfg.train.grad_clip),
         seed=cfg.train.seed,
     )
-    checkpointer = Checkpointer(
+    checkpointer = checkpointer_class(model)(
         model,
         cfg.train.output_dir,
         asynchronous=cfg.train.checkpointer.asynchronous,

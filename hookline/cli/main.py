@@ -16,6 +16,7 @@ COMMANDS = {
     "print-config": ("hookline.cli.print_config", "run", "print a recipe with its overrides applied"),
     "plot-schedule": ("hookline.cli.plot_schedule", "run", "draw a recipe's schedules to a PNG"),
     "convert": ("hookline.cli.convert", "run", "convert annotations, e.g. VIA to COCO"),
+    "consolidate": ("hookline.cli.consolidate", "run", "make an ordinary checkpoint of a sharded one"),
     "browse": ("hookline.cli.browse", "run", "draw the ground truth of a data set"),
     "pack": ("hookline.cli.pack", "run_pack", "pack a folder into an FFRecord file"),
     "unpack": ("hookline.cli.pack", "run_unpack", "write a packed folder's files to a folder"),

@@ -14,6 +14,7 @@ from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checks import check_names, expect_int, expect_one_of
 from hookline.cli.compilation import check_compile
 from hookline.cli.errors import UsageError
+from hookline.cli.fully_sharded import check_fsdp
 from hookline.cli.gradients import check_gradients
 from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
@@ -43,6 +44,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_auto_scale_lr,
     check_averages,
     check_compile,
+    check_fsdp,
     check_gradients,
     check_guards,
     check_optimizer,

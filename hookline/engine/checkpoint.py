@@ -28,7 +28,7 @@ from hookline.engine.checkpoint_read import read_checkpoint
 from hookline.engine.checkpoint_restore import restore_leniently, restore_strictly
 from hookline.engine.checkpoint_state import HostBuffers, to_host
 from hookline.engine.checkpoint_write import write_checkpoint
-from hookline.io import remove_leftovers
+from hookline.io import remove_folder_leftovers, remove_leftovers
 
 __all__ = ["CheckpointError", "Checkpointer", "DetectionCheckpointer", "UnsafeCheckpointError"]
 
@@ -94,7 +94,8 @@ class Checkpointer:
         self._folder = CheckpointFolder(self.save_dir)
         self._writer = BackgroundWriter()
         self._buffers = HostBuffers()
-        for path in remove_leftovers(self.save_dir) if self._writes() else ():
+        leftovers = (remove_leftovers, remove_folder_leftovers) if self._writes() else ()
+        for path in (path for remove in leftovers for path in remove(self.save_dir)):
             _logger.info("removed %s, left by a writer that was killed", path)
 
     def add_checkpointable(self, key: str, checkpointable: Any) -> None:
@@ -181,7 +182,7 @@ class Checkpointer:
             return {}
         parts = self._parts()
         wanted = {key: parts[key] for key in parts if checkpointables is None or key in set(checkpointables)}
-        content = read_checkpoint(path, mmap=not wanted)
+        content = self._read(path, wanted)
         for converter in self.converters:
             content["model"] = converter(content["model"])
         self.report = restore_leniently(os.fspath(path), content, unwrap_model(self.model), wanted, strict=strict)
@@ -285,9 +286,13 @@ class Checkpointer:
             raise found
         return found
 
+    def _read(self, path: str | os.PathLike[str], parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a file; its tensors need not be copied where they only go to the model."""
+        return read_checkpoint(path, mmap=not parts)
+
     def _restore(self, path: str) -> dict[str, Any]:
         try:
-            content = read_checkpoint(path)
+            content = self._read(path, self._parts())
         except CheckpointError as error:
             place = f"rank {get_rank()} on {socket.gethostname()}: " if get_world_size() > 1 else ""
             raise CheckpointError(f"{place}{error}") from error

@@ -1,6 +1,6 @@
 """Gather what one checkpoint file holds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,11 @@ __all__ = ["collect_state"]
 
 
 def collect_state(
-    model: nn.Module, parts: Mapping[str, Any] | None, iteration: int | None, meta: Mapping[str, Any]
+    model: nn.Module,
+    parts: Mapping[str, Any] | None,
+    iteration: int | None,
+    meta: Mapping[str, Any],
+    take: Callable[[torch.Tensor, str], torch.Tensor] | None = None,
 ) -> dict[str, Any]:
     """Gather and check the content of a checkpoint; anything that is not plain is a CheckpointError with its key path.
 
@@ -25,6 +29,7 @@ def collect_state(
         parts: What is saved beside the model, by key; None for a slim file of the model alone.
         iteration: Last finished step, if there is one.
         meta: Plain values to keep under "meta", beside versions, time and world size.
+        take: As in `plain_tree`.
 
     Returns:
         New containers around the live tensors.
@@ -42,4 +47,4 @@ def collect_state(
         "slim": parts is None,
         **meta,
     }
-    return plain_tree(state)
+    return plain_tree(state, take=take)

@@ -3,21 +3,23 @@
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 
 from hookline.engine.checkpoint_errors import CheckpointError
-from hookline.engine.checkpoint_read import damage_of, read_checkpoint
+from hookline.engine.checkpoint_read import damage_of, read_outline
+from hookline.engine.checkpoint_shards import ENDING, STATE_FILE
 from hookline.io import atomic_open
 
 __all__ = ["CheckpointFolder"]
 
 _logger = logging.getLogger(__name__)
-_PERIODIC = re.compile(r"^(?P<prefix>.+)_(?P<iteration>\d{7,})\.pth$")
+_PERIODIC = re.compile(r"^(?P<prefix>.+)_(?P<iteration>\d{7,})\.(pth|dcp)$")
 _TAG = "last_checkpoint"
 
 
 class CheckpointFolder:
-    """Names, order and retention of the `.pth` files in one folder.
+    """Names, order and retention of the `.pth` files, and of the `.dcp` folders of shards, in one folder.
 
     What is known is what lies on the disk, so a restarted process knows as much as the one before it.
 
@@ -29,8 +31,10 @@ class CheckpointFolder:
         self.path = Path(folder)
 
     def files(self) -> list[Path]:
-        """List all checkpoint files by name."""
-        return sorted(path for path in self.path.glob("*.pth") if path.is_file() and not path.name.startswith("."))
+        """List all checkpoint files, and folders of shards, by name."""
+        files = (path for path in self.path.glob("*.pth") if path.is_file())
+        folders = (path for path in self.path.glob(f"*{ENDING}") if path.is_dir())
+        return sorted(path for path in (*files, *folders) if not path.name.startswith("."))
 
     def tagged(self) -> Path | None:
         """Return the file that `last_checkpoint` names, None where that is missing, unreadable or names no file."""
@@ -38,7 +42,7 @@ class CheckpointFolder:
             name = (self.path / _TAG).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return None
-        if not name or name != os.path.basename(name) or not (self.path / name).is_file():
+        if not name or name != os.path.basename(name) or not (self.path / name).exists():
             return None
         return self.path / name
 
@@ -84,7 +88,7 @@ class CheckpointFolder:
             damage = damage_of(path)
             if damage is not None:
                 self.set_aside(path, damage)
-            elif read_checkpoint(path, mmap=True).get("meta", {}).get("slim"):
+            elif read_outline(path).get("meta", {}).get("slim"):
                 _logger.info("%s holds the model alone: one cannot resume from it", path)
             else:
                 return path
@@ -133,7 +137,7 @@ class CheckpointFolder:
             if path in protected:
                 continue
             try:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             except OSError as error:
                 _logger.warning("could not remove the old checkpoint %s: %s", path, error)
                 continue
@@ -147,7 +151,7 @@ def _iteration(path: Path) -> int:
     if match is not None:
         return int(match["iteration"])
     try:
-        inside = read_checkpoint(path, mmap=True).get("iteration")
+        inside = read_outline(path).get("iteration")
     except CheckpointError:
         return -1
     return inside if isinstance(inside, int) else -1
@@ -155,6 +159,6 @@ def _iteration(path: Path) -> int:
 
 def _modified(path: Path) -> int:
     try:
-        return path.stat().st_mtime_ns
+        return (path / STATE_FILE if path.is_dir() else path).stat().st_mtime_ns
     except FileNotFoundError:
         return 0

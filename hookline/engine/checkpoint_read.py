@@ -11,20 +11,22 @@ from typing import Any
 import torch
 
 from hookline.engine.checkpoint_errors import CheckpointError, UnsafeCheckpointError
+from hookline.engine.checkpoint_shards import STATE_FILE, damaged_file, fill, is_shard_folder, read_parts
 from hookline.engine.checkpoint_zoo import read_zoo_pickle
 from hookline.io import PathManager
 
-__all__ = ["damage_of", "read_checkpoint"]
+__all__ = ["damage_of", "read_checkpoint", "read_outline"]
 
 _BLOCK_BYTES = 1 << 22
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint file into CPU memory.
+    """Read a checkpoint into CPU memory.
 
     Read are files of `torch.save`, by `weights_only=True` alone, and pickled files of Detectron2's model zoo, by a
     reader that admits arrays and plain values alone. A file may hold `{"model": {...}, ...}`, `{"state_dict": {...},
-    ...}` or the bare state dict.
+    ...}` or the bare state dict. A sharded checkpoint, a folder `<name>.dcp`, is read as the file that it would be
+    without shards.
 
     Args:
         path: A path or URL that `PathManager` knows.
@@ -38,9 +40,33 @@ def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict
             than plain data.
     """
     local = _local_file(os.fspath(path))
+    if is_shard_folder(local):
+        content, tensors = fill(read_outline(local), lambda outline: torch.empty(outline.shape, dtype=outline.dtype))
+        del content["files"]
+        read_parts(local, tensors)
+        return content
     content = _read_by_format(local, mmap)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, expected a dict")
+    return _with_model(content, os.fspath(path))
+
+
+def read_outline(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a checkpoint holds, but the values of large tensors only when they are looked at.
+
+    Args:
+        path: As in `read_checkpoint`. Sharded tensors of a folder are on the meta device, and its files are described
+            under "files".
+
+    Raises:
+        CheckpointError: As in `read_checkpoint`.
+    """
+    local = _local_file(os.fspath(path))
+    if not is_shard_folder(local):
+        return read_checkpoint(path, mmap=True)
+    content = _read_by_format(os.path.join(local, STATE_FILE), mmap=False)
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        raise CheckpointError(f"{local} is not a sharded checkpoint: its {STATE_FILE} describes no files")
     return _with_model(content, os.fspath(path))
 
 
@@ -48,15 +74,22 @@ def damage_of(path: str | os.PathLike[str]) -> str | None:
     """Read a checkpoint of ours to its end and compare all checksums.
 
     Args:
-        path: A local file as `Checkpointer` writes it.
+        path: A local file, or a folder of shards, as `Checkpointer` writes it.
 
     Returns:
-        What is wrong, or None if the file is whole.
+        What is wrong, or None if it is whole.
 
     Raises:
         CheckpointError: If the file may not be read, which is no damage.
         UnsafeCheckpointError: If the file is whole, but refers to code.
     """
+    if not is_shard_folder(path):
+        return _damage_of_file(path)
+    damage = _damage_of_file(os.path.join(path, STATE_FILE))
+    return damage if damage is not None else damaged_file(path, read_outline(path)["files"])
+
+
+def _damage_of_file(path: str | os.PathLike[str]) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -81,9 +114,9 @@ def _local_file(path: str) -> str:
         local = PathManager.get_local_path(path)
     except OSError as error:
         raise CheckpointError(f"could not fetch the checkpoint {path}: {error}") from error
-    if os.path.isdir(local):
+    if os.path.isdir(local) and not is_shard_folder(local):
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file{_names_in(Path(local), '*.p*')}")
-    if not os.path.isfile(local):
+    if not os.path.exists(local):
         raise CheckpointError(f"checkpoint {path} does not exist{_near(Path(local))}")
     return local
 

@@ -8,13 +8,13 @@ import torch
 
 from hookline.engine.checkpoint_errors import CheckpointError
 
-__all__ = ["HostBuffers", "plain_tree", "tensor_bytes", "to_host"]
+__all__ = ["HostBuffers", "plain_tensor", "plain_tree", "tensor_bytes", "to_host"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _ALIGNMENT = 64
 
 
-def plain_tree(value: Any, path: str = "") -> Any:
+def plain_tree(value: Any, path: str = "", take: Callable[[torch.Tensor, str], torch.Tensor] | None = None) -> Any:
     """Copy nested containers and check that they hold nothing but tensors and plain Python values.
 
     Subclasses do not count as plain: a `numpy.float64` is a float, but a file that holds one does not load with
@@ -23,6 +23,8 @@ def plain_tree(value: Any, path: str = "") -> Any:
     Args:
         value: dicts, lists and tuples of tensors, numbers, strings, bytes and None.
         path: Key path of the value, for messages.
+        take: Called with each tensor and its key path, gives what stands in the copy. By default plain tensors are
+            taken as they are and others refused.
 
     Returns:
         The same nesting of new containers; the tensors are detached but still the same memory.
@@ -31,15 +33,17 @@ def plain_tree(value: Any, path: str = "") -> Any:
         CheckpointError: If anything else is found; the message names its key path and class.
     """
     if isinstance(value, torch.Tensor):
-        return _plain_tensor(value, path)
+        return plain_tensor(value, path) if take is None else take(value, path)
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind in (dict, OrderedDict):
-        items = {_plain_key(key, path): plain_tree(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+        items = {
+            _plain_key(key, path): plain_tree(item, f"{path}.{key}".lstrip("."), take) for key, item in value.items()
+        }
         return _same_kind(value, items)
     if kind in (list, tuple):
-        return kind(plain_tree(item, f"{path}[{index}]") for index, item in enumerate(value))
+        return kind(plain_tree(item, f"{path}[{index}]", take) for index, item in enumerate(value))
     raise CheckpointError(
         f"{path or 'the state'} is a {kind.__module__}.{kind.__qualname__} and cannot be saved: a checkpoint holds "
         f"tensors and plain Python values only (dict, list, tuple, str, bytes, int, float, bool, None){_advice(value)}"
@@ -55,12 +59,12 @@ def tensor_bytes(tree: Any) -> int:
 def to_host(tree: Any) -> Any:
     """Move the tensors of nested containers to the CPU; those that are there already are not copied.
 
-    A view of a larger tensor is cloned, since a file would hold all of the larger one. Tensors that share their memory
-    share it afterwards.
+    What is on the meta device, as a sign of something that lies elsewhere, stays there. A view of a larger tensor is
+    cloned, since a file would hold all of the larger one. Tensors that share their memory share it afterwards.
     """
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.device.type != "cpu":
+        if tensor.device.type not in ("cpu", "meta"):
             return tensor.cpu()
         is_part = _is_dense(tensor) and tensor.untyped_storage().nbytes() > tensor.nbytes
         return tensor.clone() if is_part else tensor
@@ -118,7 +122,16 @@ class HostBuffers:
         return part.view(tensor.dtype).as_strided(tensor.size(), _dense_strides(tensor))
 
 
-def _plain_tensor(tensor: torch.Tensor, path: str) -> torch.Tensor:
+def plain_tensor(tensor: torch.Tensor, path: str) -> torch.Tensor:
+    """Detach a tensor.
+
+    Args:
+        tensor: A plain one, with values.
+        path: Its key path, for messages.
+
+    Raises:
+        CheckpointError: If it is of a subclass or has no values.
+    """
     tensor = tensor.detach()
     if type(tensor) is not torch.Tensor:
         kind = type(tensor)

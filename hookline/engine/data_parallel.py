@@ -108,15 +108,22 @@ class UnusedParameterCheck(HookBase):
     """Stops a run on several processes where a parameter got no gradient, and names it.
 
     The rank would never send that gradient, for which the others wait until their time is up. Nothing is checked where
-    the model was told to look for unused parameters itself, nor in a single process.
+    the model was told to look for unused parameters itself, nor in a single process. Of a fully sharded model the
+    check comes before the backward pass, in which ranks that differ would crash.
     """
 
     def __init__(self) -> None:
         self._trainable: list[tuple[str, nn.Parameter]] = []
+        self._graph_check: Any = None
 
     def before_train(self) -> None:
         """Note the parameters that wait for a gradient."""
         model: Any = self.trainer.model
+        if hasattr(model, "finds_unused_parameters"):
+            from hookline.engine.unused_parameters import GraphCheck
+
+            self._graph_check = None if model.finds_unused_parameters else GraphCheck(model, self._refuse)
+            return
         waits = hasattr(model, "find_unused_parameters") and not (model.find_unused_parameters or model.static_graph)
         self._trainable = list(_reduced(model)) if waits else []
 
@@ -130,13 +137,22 @@ class UnusedParameterCheck(HookBase):
             if parameter.grad is None:
                 raise UnusedParameterError(self._message([n for n, p in self._trainable if p.grad is None]))
 
-    def _message(self, names: list[str]) -> str:
+    def after_train(self) -> None:
+        """Look no more."""
+        if self._graph_check is not None:
+            self._graph_check.remove()
+            self._graph_check = None
+
+    def _refuse(self, names: list[str]) -> None:
+        raise UnusedParameterError(self._message(names, "train.fsdp.find_unused_parameters=true"))
+
+    def _message(self, names: list[str], setting: str = "train.ddp.find_unused_parameters=true") -> str:
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
         return (
             f"rank {get_rank()}, iteration {self.trainer.iter}: {len(names)} parameter(s) got no gradient, so there is "
             f"nothing to send for them: {', '.join(names[:_SHOWN_NAMES])}{more}. Connect them to a loss (also where a "
-            "batch has no objects: loss = 0 * output.sum()), freeze them by requires_grad=False, or set "
-            "train.ddp.find_unused_parameters=true"
+            "batch has no objects: loss = 0 * output.sum()), freeze them by requires_grad=False, or "
+            f"set {setting}"
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from hookline.engine.shards import is_sharded, local_part, sharded_norm
 
 __all__ = ["ClipGradNorm", "ClipGradValue", "GradientClipper", "build_clipper", "gradient_norm", "unsynchronized"]
 
@@ -42,17 +44,25 @@ class ClipGradNorm:
         self.per_parameter = per_parameter
 
     def __call__(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Clip the gradients in place.
+        """Clip the gradients in place; of sharded ones the norm is that of all ranks' parts together.
 
         Returns:
             The norm of all gradients together before clipping, a scalar on the parameters' device.
         """
         if math.isfinite(self.max_norm) and not self.per_parameter:
-            return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+            return self._clip(parameters)
         norm = gradient_norm(parameters, self.norm_type)
         if math.isfinite(self.max_norm):
             for parameter in parameters:
-                nn.utils.clip_grad_norm_(parameter, self.max_norm, self.norm_type)
+                self._clip([parameter])
+        return norm
+
+    def _clip(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not any(map(is_sharded, gradients)):
+            return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+        norm = gradient_norm(parameters, self.norm_type)
+        nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         return norm
 
 
@@ -78,7 +88,12 @@ class ClipGradValue:
             The 2-norm of all gradients together before clipping, a scalar on the parameters' device.
         """
         norm = gradient_norm(parameters)
-        nn.utils.clip_grad_value_(parameters, self.clip_value)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if any(map(is_sharded, gradients)):
+            for gradient in gradients:
+                local_part(gradient).clamp_(-self.clip_value, self.clip_value)
+        else:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
         return norm
 
 
@@ -108,7 +123,10 @@ def gradient_norm(parameters: Sequence[torch.Tensor], norm_type: float = 2.0) ->
     Returns:
         A scalar on the gradients' device.
     """
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if any(map(is_sharded, gradients)):
+        return sharded_norm(gradients, norm_type)
+    return nn.utils.get_total_norm(gradients, norm_type)
 
 
 def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
@@ -117,10 +135,25 @@ def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
     All but the last of the batches that are accumulated run in it, so that ranks reduce once per optimizer step.
 
     Args:
-        model: any module; one without ``no_sync``, thus not wrapped for data parallelism, gets an idle context.
+        model: any module; one that is neither wrapped for data parallelism nor fully sharded gets an idle context.
     """
     no_sync = getattr(model, "no_sync", None)
-    return _AS_IT_IS if no_sync is None else no_sync()
+    if no_sync is not None:
+        return no_sync()
+    switch = getattr(model, "set_requires_gradient_sync", None)
+    if switch is None or getattr(model, "reduces_every_batch", False):
+        return _AS_IT_IS
+    return _switched_off(switch)
+
+
+@contextmanager
+def _switched_off(switch: Any) -> Iterator[None]:
+    """Let a fully sharded model keep whole gradients meanwhile."""
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(True)
 
 
 def _positive(limit: float, name: str) -> float:

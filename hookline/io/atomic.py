@@ -18,7 +18,7 @@ try:
 except ImportError:  # not a POSIX system: there the writer's process number decides
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_open", "remove_leftovers"]
+__all__ = ["atomic_open", "is_running", "remove_leftovers", "sync_folder"]
 
 _TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp$")
 _logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "wb", encoding: str | 
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
@@ -104,7 +104,7 @@ def _lock(file: IO[Any]) -> None:
 
 def _is_being_written(path: Path, pid: int) -> bool:
     if fcntl is None:
-        return _is_running(pid)
+        return is_running(pid)
     try:
         with open(path, "rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,11 +113,12 @@ def _is_being_written(path: Path, pid: int) -> bool:
     except FileNotFoundError:
         return True  # its writer has just renamed it
     except OSError:
-        return _is_running(pid)
+        return is_running(pid)
     return False
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Tell whether a process of this number lives on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -127,7 +128,7 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where folders can be synchronised at all."""
     if os.name != "posix":
         return

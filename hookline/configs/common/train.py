@@ -25,6 +25,10 @@ train = OmegaConf.create(
             "static_graph": False,  # where it uses the same ones in every step
             "fp16_compression": False,  # send gradients in half precision
         },
+        # for models whose training does not fit on one device: each process holds a part of them; see docs/fsdp.md.
+        # None, or a dict, which may be empty: {"units", "reshard_after_forward", "gather_dtype", "cpu_offload",
+        # "reduce_every_batch", "find_unused_parameters"}
+        "fsdp": None,
         "checkpointer": {
             "period": 5000,
             "max_to_keep": 100,
