@@ -27,7 +27,9 @@ REQUIRES = [
     "tqdm>=4.66",
 ]
 FAST = ["isal>=1.5"]  # CRC-32 of FFRecord files ten times as fast
-TEST = ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9"]
+WANDB = ["wandb>=0.19"]
+MLFLOW = ["mlflow-skinny>=2.15", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two for stores in a database
+TEST = ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", *WANDB, *MLFLOW]
 LINT = ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML", "types-tabulate", "types-tqdm"]
 
 setup(
@@ -41,7 +43,14 @@ setup(
     packages=find_packages(include=["hookline", "hookline.*"]),
     package_data={"hookline": ["py.typed"]},
     install_requires=REQUIRES,
-    extras_require={"fast": FAST, "test": TEST, "lint": LINT, "dev": TEST + LINT + FAST},
+    extras_require={
+        "fast": FAST,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
+        "test": TEST,
+        "lint": LINT,
+        "dev": TEST + LINT + FAST,
+    },
     entry_points={"console_scripts": ["hookline = hookline.cli.main:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import nn
 
 from hookline.cli.checks import check_group, expect_bool, expect_int, expect_number, expect_one_of
 from hookline.cli.errors import UsageError
-from hookline.engine import Checkpointer, hooks
+from hookline.engine import Checkpointer, get_event_storage, has_event_storage, hooks
 
 __all__ = [
     "Average",
@@ -115,7 +116,8 @@ def with_averages(evaluate: Callable[[], dict[str, Any]], averages: Sequence[Ave
         others: dict[str, Any] = {}
         for each in beside:
             if each.hook.ready:
-                found = _evaluate_one(each, evaluate)
+                with _scope(each.name):
+                    found = _evaluate_one(each, evaluate)
                 others |= {f"{each.name}/{task}": values for task, values in found.items()}
         # last, so that the files which an evaluation leaves go with the usual names
         main = _evaluate_one(instead, evaluate) if instead is not None and instead.hook.ready else evaluate()
@@ -169,6 +171,11 @@ def _evaluate_one(average: Average, evaluate: Callable[[], dict[str, Any]]) -> d
     logger.info(f"Evaluating the averaged weights (train.{average.name}, {average.hook.updates} updates)")
     with average.hook.averaged():
         return evaluate()
+
+
+def _scope(name: str) -> contextlib.AbstractContextManager[None]:
+    """Put ``name/`` before what an evaluation itself logs, such as pictures, where a run is going on."""
+    return get_event_storage().name_scope(name) if has_event_storage() else contextlib.nullcontext()
 
 
 def _group(cfg: DictConfig, name: str, known: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from hookline.cli.errors import UsageError
+from hookline.cli.loggers import build_prediction_logger
 from hookline.cli.pictures import PredictionPainter
 from hookline.config import instantiate
 from hookline.distributed import is_main_process
@@ -100,6 +101,8 @@ class Evaluations:
             self.loaders[name] = loader
             if self._show_dir:
                 built.append(PredictionPainter(Path(self._show_dir) / name, node))
+            if (pictures := build_prediction_logger(self._cfg, name, node)) is not None:
+                built.append(pictures)
             yield name, loader, built[0] if len(built) == 1 else DatasetEvaluators(built)
 
     def _save(self, name: str, evaluator: DatasetEvaluator) -> None:

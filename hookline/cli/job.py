@@ -20,6 +20,7 @@ from hookline.cli.evaluations import Evaluations
 from hookline.cli.fully_sharded import checkpointer_class, distribute, shards
 from hookline.cli.gradients import gradient_clipper
 from hookline.cli.guards import Recovery
+from hookline.cli.loggers import require_packages
 from hookline.cli.notices import remembered_in_rank
 from hookline.cli.optimizer import build_optimizer
 from hookline.cli.pictures import save_preview
@@ -49,10 +50,13 @@ def check_recipe(args: argparse.Namespace) -> None:
         args: the command line.
 
     Raises:
-        ConfigError: if a call cannot be made as it is written.
+        ConfigError: if a call cannot be made as it is written, or a logger's package is not installed.
     """
     runtime = {"optimizer": ["params"], "optimizer.params": ["model"]}
-    check_call_arguments(load_settings(args), runtime=runtime)
+    cfg = load_settings(args)
+    check_call_arguments(cfg, runtime=runtime)
+    if not args.eval_only:
+        require_packages(cfg)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -170,7 +174,9 @@ def attempt(
     if recovery.is_repeating:
         trainer.register_hooks(repeating_hooks(cfg))
     else:
-        trainer.register_hooks(default_hooks(RunParts(cfg, model, loader, checkpointer, evaluations, max_iter)))
+        goes_on = bool(args.resume) or recovery.failed
+        parts = RunParts(cfg, model, loader, checkpointer, evaluations, max_iter, resume=goes_on)
+        trainer.register_hooks(default_hooks(parts))
     if recovery.failed:
         start_iter = recovery.go_back(checkpointer) or first_weights(cfg, checkpointer, model)
         max_iter = recovery.prepare(trainer) or max_iter

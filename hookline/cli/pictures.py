@@ -13,10 +13,12 @@ from omegaconf import DictConfig
 from hookline.cli.preflight import training_metadata
 from hookline.data import MetadataCatalog
 from hookline.data.image_io import read_image
+from hookline.distributed import is_main_process
+from hookline.engine import get_event_storage, has_event_storage
 from hookline.evaluation import DatasetEvaluator
-from hookline.visualization import Visualizer, draw_sample, grid
+from hookline.visualization import VisImage, Visualizer, draw_sample, grid
 
-__all__ = ["PredictionPainter", "save_preview"]
+__all__ = ["PredictionLogger", "PredictionPainter", "draw_prediction", "save_preview"]
 
 PREVIEW_BATCHES = 2
 PREVIEW_IMAGES = 8  # of a batch
@@ -62,9 +64,7 @@ class PredictionPainter(DatasetEvaluator):
     def __init__(self, folder: Path, loader_node: DictConfig, threshold: float = SHOW_THRESHOLD) -> None:
         self.folder = folder
         self.threshold = threshold
-        dataset = loader_node.get("dataset")
-        name = dataset.get("names") if isinstance(dataset, DictConfig) else dataset
-        self.metadata = MetadataCatalog.get(name) if isinstance(name, str) else None
+        self.metadata = _test_metadata(loader_node)
 
     def reset(self) -> None:
         """Make the folder; pictures of an earlier evaluation are drawn over."""
@@ -78,12 +78,8 @@ class PredictionPainter(DatasetEvaluator):
             outputs: predictions with ``instances``.
         """
         for sample, prediction in zip(inputs, outputs, strict=True):
-            instances = prediction["instances"].to("cpu")
-            image = np.asarray(read_image(sample["file_name"], "RGB"))
-            visualizer = Visualizer(image, self.metadata)
-            picture = visualizer.draw_instance_predictions(instances[instances.scores >= self.threshold])
-            stem = re.sub(r"[^\w.-]+", "_", Path(sample["file_name"]).stem)
-            picture.save(str(self.folder / f"{stem}.jpg"))
+            picture = draw_prediction(sample, prediction, self.metadata, self.threshold)
+            picture.save(str(self.folder / f"{_stem(sample)}.jpg"))
 
     def evaluate(self) -> dict:
         """Say where the pictures are; there are no metrics.
@@ -93,3 +89,76 @@ class PredictionPainter(DatasetEvaluator):
         """
         logger.info(f"Pictures of the predictions: {self.folder}")
         return {}
+
+
+class PredictionLogger(DatasetEvaluator):
+    """Hand pictures of what the model found on the first images of an evaluation to the run's writers.
+
+    They are the same images in every evaluation: the first ones of the main rank.
+
+    Args:
+        name: put before the images' names, such as the data set's.
+        loader_node: the recorded call of the test loader, which knows the data set's name.
+        count: how many images.
+        threshold: the least score of what is drawn.
+    """
+
+    def __init__(self, name: str, loader_node: DictConfig, count: int = 8, threshold: float = SHOW_THRESHOLD) -> None:
+        self.prefix = f"predictions/{name}/" if name else "predictions/"
+        self.count = count
+        self.threshold = threshold
+        self.metadata = _test_metadata(loader_node)
+        self._left = 0
+        self._drawn: list[tuple[str, np.ndarray]] = []
+
+    def reset(self) -> None:
+        """Begin with the first image; nothing is drawn outside of a run, or on other ranks than the main one."""
+        self._drawn.clear()
+        self._left = self.count if is_main_process() and has_event_storage() else 0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Draw a batch as far as its images are among the first ones.
+
+        Args:
+            inputs: samples with ``file_name``.
+            outputs: predictions with ``instances``.
+        """
+        for sample, prediction in zip(inputs[: self._left], outputs, strict=False):
+            picture = draw_prediction(sample, prediction, self.metadata, self.threshold).get_image()
+            self._drawn.append((self.prefix + _stem(sample), picture.transpose(2, 0, 1)))
+            self._left -= 1
+
+    def evaluate(self) -> dict:
+        """Hand the pictures over, now that the evaluation is complete; there are no metrics.
+
+        Returns:
+            An empty dict.
+        """
+        for name, picture in self._drawn:
+            get_event_storage().put_image(name, picture)
+        self._drawn.clear()
+        return {}
+
+
+def draw_prediction(sample: dict, prediction: dict, metadata: Any, threshold: float) -> VisImage:
+    """Draw what the model found on one image.
+
+    Args:
+        sample: with ``file_name``.
+        prediction: with ``instances``.
+        metadata: of the data set; may be None.
+        threshold: the least score of what is drawn.
+    """
+    instances = prediction["instances"].to("cpu")
+    image = np.asarray(read_image(sample["file_name"], "RGB"))
+    return Visualizer(image, metadata).draw_instance_predictions(instances[instances.scores >= threshold])
+
+
+def _test_metadata(loader_node: DictConfig) -> Any:
+    dataset = loader_node.get("dataset")
+    name = dataset.get("names") if isinstance(dataset, DictConfig) else dataset
+    return MetadataCatalog.get(name) if isinstance(name, str) else None
+
+
+def _stem(sample: dict) -> str:
+    return re.sub(r"[^\w.-]+", "_", Path(sample["file_name"]).stem)

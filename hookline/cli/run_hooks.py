@@ -12,14 +12,13 @@ from hookline.cli.averages import Average, build_averages, save_averages, with_a
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.gradients import gradient_clipper
 from hookline.cli.guards import build_watchdog, guard_hooks
+from hookline.cli.loggers import build_histograms, build_writer_hook
 from hookline.cli.precise_bn import build_precise_bn
 from hookline.cli.schedules import SCHEDULES, schedulers
 from hookline.cli.suspension import build_suspend_checkpointer
 from hookline.config import LazyConfig
-from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, hooks
 from hookline.engine.data_parallel import UnusedParameterCheck
-from hookline.engine.defaults import default_writers
 from hookline.evaluation import EvaluationInterrupted
 
 __all__ = ["RunParts", "default_hooks", "repeating_hooks"]
@@ -36,6 +35,7 @@ class RunParts:
         checkpointer: saves the run.
         evaluations: those of the recipe; None with ``--no-validate``.
         max_iter: the number of steps of the run.
+        resume: the run in the output folder goes on, even if it has no checkpoint yet.
     """
 
     cfg: DictConfig
@@ -44,6 +44,7 @@ class RunParts:
     checkpointer: Checkpointer
     evaluations: Evaluations | None
     max_iter: int
+    resume: bool = False
 
 
 def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
@@ -71,11 +72,8 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         ),
         *_evaluation(parts, suspend, averages),
         *save_averages(parts.checkpointer, averages),
-        # every rank runs the writing hook, only the main one writes
-        hooks.PeriodicWriter(
-            default_writers(settings.output_dir, parts.max_iter) if is_main_process() else [],
-            period=settings.log_period,
-        ),
+        build_histograms(settings.loggers),
+        build_writer_hook(parts),
         watchdog_end,
         suspend,  # the last one: what it saves is a whole step, evaluated and written
     ]

@@ -18,6 +18,7 @@ from hookline.cli.fully_sharded import check_fsdp
 from hookline.cli.gradients import check_gradients
 from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
+from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.recipes import find_recipe
@@ -47,6 +48,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_fsdp,
     check_gradients,
     check_guards,
+    check_loggers,
     check_optimizer,
     check_precise_bn,
     check_schedules,

@@ -26,8 +26,9 @@ __all__ = ["create_ddp_model", "default_argument_parser", "default_device", "def
 def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
     """Prepare the process and ``cfg.train.output_dir`` for a run.
 
-    Sets up the logs, writes what the run consists of (``config.yaml``, ``config.py``, ``overrides.txt``, ``env.txt``),
-    seeds torch for building the model, and, where ``train.cudnn_benchmark`` is set, cuDNN.
+    Sets up the logs (a fresh start puts the log of an earlier run aside, ``--resume`` appends to it), writes what the
+    run consists of (``config.yaml``, ``config.py``, ``overrides.txt``, ``env.txt``), seeds torch for building the
+    model, and, where ``train.cudnn_benchmark`` is set, cuDNN.
 
     Args:
         cfg: the whole recipe.
@@ -40,7 +41,8 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
     if is_main_process():
         _make_folder(output_dir)
     synchronize()
-    logger = setup_logger(output_dir, get_rank())
+    goes_on = bool(getattr(args, "resume", False)) or bool(getattr(args, "eval_only", False))
+    logger = setup_logger(output_dir, get_rank(), fresh=args is not None and not goes_on)
     logger.info(f"Rank {get_rank()} of {get_world_size()} on {os.uname().nodename}, process {os.getpid()}")
     environment = collect_env_info()
     logger.info(f"Environment:\n{environment}")

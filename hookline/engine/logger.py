@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import sys
+import time
 from pathlib import Path
 
 __all__ = ["close_logger", "setup_logger"]
@@ -47,7 +49,9 @@ class _Formatter(logging.Formatter):
         return text.replace("]: ", f"]: {label} ", 1)
 
 
-def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str = "hookline") -> logging.Logger:
+def setup_logger(
+    output_dir: str | Path | None = None, rank: int = 0, name: str = "hookline", *, fresh: bool = False
+) -> logging.Logger:
     """Set up the logger ``name``: console on rank 0, ``log.txt`` (``log.txt.rank1`` ...) on every rank.
 
     Calling it again replaces its own handlers, so a second run in the same process does not write into the first
@@ -58,6 +62,8 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
             then go there, and the console shows the message alone.
         rank: this process's rank.
         name: the logger to set up.
+        fresh: another run begins here. The log of the one before is kept under the time of its last line, such as
+            ``log_20261126_150233.txt``.
 
     Returns:
         The logger.
@@ -72,10 +78,25 @@ def setup_logger(output_dir: str | Path | None = None, rank: int = 0, name: str 
         logger.addHandler(console)
     if output_dir is not None:
         file = Path(output_dir) / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+        if fresh:
+            _put_aside(file)
         handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(_Formatter(False, rank))
         logger.addHandler(handler)
     return logger
+
+
+def _put_aside(file: Path) -> None:
+    """Rename the log of an earlier run after the time of its last line."""
+    if not file.is_file() or file.stat().st_size == 0:
+        return
+    moment = time.strftime("%Y%m%d_%H%M%S", time.localtime(file.stat().st_mtime))
+    for number in itertools.count(1):
+        another = "" if number == 1 else f"_{number}"
+        kept = file.with_name(file.name.replace("log", f"log_{moment}{another}", 1))
+        if not kept.exists():
+            file.rename(kept)
+            return
 
 
 def close_logger(name: str = "hookline") -> None:

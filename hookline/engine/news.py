@@ -30,6 +30,11 @@ class NewScalars:
         """
         self._last, self._names = last, set(names)
 
+    @property
+    def known(self) -> tuple[int, set[str]]:
+        """The last iteration that was taken, and the names that were for it."""
+        return self._last, set(self._names)
+
     def take(self) -> dict[int, dict[str, float]]:
         """Return what is new since the last call: values by name, by iteration in rising order."""
         new: dict[int, dict[str, float]] = {}

@@ -5,8 +5,17 @@ import re
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from hookline.engine import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from hookline.engine import (
+    CommonMetricPrinter,
+    EventStorage,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    writers_tensorboard,
+)
 from hookline.engine import writers as writers_module
 
 
@@ -179,6 +188,44 @@ class TestJSONWriter:
         writer.close()
         assert lines(path) == [{"iteration": 19, "x": 1}, {"iteration": 19, "AP": 5.0}]
 
+    def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(self, tmp_path):
+        path = tmp_path / "metrics.json"
+        self.written(path, [19, 39, 19])
+        JSONWriter(path, continued=True).begin(0)
+        assert [line["iteration"] for line in lines(path)] == [19, 39]
+
+    def test_lines_that_could_not_be_written_come_with_the_next_ones(self, tmp_path):
+        path = tmp_path / "metrics.json"
+        writer = JSONWriter(path)
+
+        class Full:
+            """Takes half of what is written, as a disk does that runs full."""
+
+            def __init__(self, file):
+                self.file = file
+
+            def __getattr__(self, name):
+                return getattr(self.file, name)
+
+            def write(self, text):
+                self.file.write(text[: len(text) // 2])
+                self.file.flush()
+                raise OSError(28, "No space left on device")
+
+        with EventStorage() as storage:
+            put(storage, 19)
+            writer.write()
+            writer._file = Full(writer._file)
+            for iteration in (39, 59):
+                put(storage, iteration)
+                if iteration == 39:
+                    with pytest.raises(OSError, match="No space"):
+                        writer.write()
+                else:
+                    writer.write()
+        writer.close()
+        assert [line["iteration"] for line in lines(path)] == [19, 39, 59]
+
 
 class TestTensorboardXWriter:
     def read(self, folder):
@@ -218,9 +265,75 @@ class TestTensorboardXWriter:
             (9, 1.0), (19, 2.0), (29, 20.0), (39, 30.0),
         ]  # fmt: skip
 
+    def test_a_checkpoint_knows_what_is_on_the_disk(self, tmp_path):
+        """Killed behind a checkpoint: what that counts as written is there, the rest comes again."""
+        writer = TensorboardXWriter(tmp_path)
+        writer.begin(0)
+        with EventStorage() as storage:
+            for i in range(10):
+                storage.put_scalar("x", float(i), smoothing_hint=False, cur_iter=i)
+                writer.write()
+                if i == 5:
+                    state, saved = writer.state_dict(), storage.state_dict()
+                    events = self.read(tmp_path)
+                    assert [e.step for e in events.Scalars("x")] == [0, 1, 2, 3, 4, 5]
+        writer.flush()  # what came behind it may have reached the disk
+        other = TensorboardXWriter(tmp_path)
+        other.load_state_dict(state)
+        other.begin(7)  # step 6 was saved, but is not in the state of the writer
+        with EventStorage(7) as storage:
+            storage.load_state_dict(saved)
+            storage.put_scalar("x", 6.0, smoothing_hint=False, cur_iter=6)
+            other.catch_up()
+            for i in (7, 8):
+                storage.put_scalar("x", i + 0.5, smoothing_hint=False, cur_iter=i)
+                other.write()
+        other.close()
+        writer.close()
+        assert [(e.step, e.value) for e in self.read(tmp_path).Scalars("x")] == [
+            *((i, float(i)) for i in range(7)), (7, 7.5), (8, 8.5),
+        ]  # fmt: skip
+
+    def test_one_entry_of_hyper_parameters_for_a_run_over_its_resumes(self, tmp_path):
+        hparams = {"optimizer.lr": 0.1, "model.name": "tiny", "train.amp": True}
+        for start in (0, 20, 40):
+            writer = TensorboardXWriter(tmp_path, hparams=hparams)
+            writer.begin(start)
+            with EventStorage(start) as storage:
+                put(storage, start + 9)
+                writer.write()
+            writer.conclude(start == 40)
+            writer.close()
+        assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+        found = self.read(tmp_path).PluginTagToContent("hparams")
+        start, end = (HParamsPluginData.FromString(found[tag]) for tag in
+                      ("_hparams_/session_start_info", "_hparams_/session_end_info"))  # fmt: skip
+        values = {name: getattr(value, value.WhichOneof("kind")) for name, value in
+                  start.session_start_info.hparams.items()}  # fmt: skip
+        assert values == hparams
+        assert end.session_end_info.status == Status.Value("STATUS_SUCCESS")
+        table = self.hparams_table(tmp_path)
+        assert {info.name for info in table.hparam_infos} == set(hparams)
+        assert {info.name.tag for info in table.metric_infos} == {"total_loss", "lr"}
+
+    def hparams_table(self, folder):
+        """Ask TensorBoard's own plugin what its table shows."""
+        from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+        from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+        from tensorboard.context import RequestContext
+        from tensorboard.plugins.base_plugin import TBContext
+        from tensorboard.plugins.hparams.backend_context import Context
+
+        multiplexer = EventMultiplexer()
+        multiplexer.AddRunsFromDirectory(str(folder))
+        multiplexer.Reload()
+        context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
+        request = RequestContext()
+        return context.experiment_from_metadata(request, "", True, context.hparams_metadata(request, ""), [])
+
     def test_scalars_wait_for_each_other_but_not_long(self, tmp_path, monkeypatch):
         clock = [1000.0]
-        monkeypatch.setattr(writers_module.time, "time", lambda: clock[0])
+        monkeypatch.setattr(writers_tensorboard.time, "time", lambda: clock[0])
         writer = TensorboardXWriter(tmp_path)
         handed = []
         with EventStorage() as storage:

@@ -70,5 +70,17 @@ train = OmegaConf.create(
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,
+        # who writes down what is measured every log_period steps; see docs/loggers.md
+        "loggers": {
+            "console": True,
+            "json": True,  # metrics.json
+            "tensorboard": {"hparams": True},  # hparams: the recipe's settings in the table of runs; null for none
+            "wandb": None,  # {"project": "balloons", "mode": "offline"}; True for W&B's own defaults
+            "mlflow": None,  # {"tracking_uri": "sqlite:///mlflow.db", "experiment": "balloons"}
+            "others": None,  # a list of recorded calls of your own writers
+            "pictures": None,  # {"count": 8}: predictions on the first images of each evaluation
+            "histograms": None,  # {"period": 1000}: of parameters and gradients
+            "timeout_s": 60,  # how long the end of a run waits for what W&B and MLflow were not sent yet
+        },
     }
 )

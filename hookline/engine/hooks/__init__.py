@@ -8,6 +8,7 @@ from hookline.engine.hooks.ema import EMAHook
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.garbage import GarbageCollection
 from hookline.engine.hooks.gradient_norm import GradientNorm
+from hookline.engine.hooks.histograms import HistogramHook
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.memory import MemoryGuard
 from hookline.engine.hooks.non_finite import NonFiniteGuard
@@ -32,6 +33,7 @@ __all__ = [
     "EvalHook",
     "GarbageCollection",
     "GradientNorm",
+    "HistogramHook",
     "HookBase",
     "IterationTimer",
     "LRScheduler",

@@ -59,7 +59,10 @@ class EvalHook(HookBase):
         if last < 0 or last + 1 >= self.trainer.max_iter or self._done_iter >= last or not self._every(last):
             return
         logger.info("The evaluation of iteration %d was not finished before the run was stopped: doing it now", last)
+        storage, start_iter = self.trainer.storage, self.trainer.storage.iter
+        storage.iter = last  # where pictures belong that the evaluation puts there
         results = self._call()
+        storage.iter = start_iter
         if not self.unfinished:
             self._late_results = (last, results or {})
             self._done_iter = last

@@ -54,15 +54,82 @@ def test_written_and_closed_when_training_fails(make_trainer):
     assert writer.notes == [("begin", 0), (0, 0), "closed"]
 
 
-def test_closed_when_writing_fails(make_trainer):
+def test_a_failing_writer_is_told_once_and_stops_nothing(make_trainer, caplog):
     class Failing(Noting):
-        def write(self):
+        def fail(self, *args):
             raise OSError("disk full")
 
-    writer = Failing()
-    with pytest.raises(OSError, match="disk full"):
-        make_trainer([PeriodicWriter([writer])]).train(0, 4)
-    assert writer.notes[-1] == "closed"
+        begin = write = conclude = state_dict = fail
+
+        def close(self):
+            super().close()
+            self.fail()
+
+    failing, other = Failing(), Noting()
+    hook = PeriodicWriter([failing, other], period=1)
+    trainer = make_trainer([hook])
+    trainer.train(0, 4)
+    assert trainer.iter == 4
+    assert hook.state_dict() == {}
+    assert failing.notes == ["closed"]
+    assert other.notes == [("begin", 0), (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), "closed"]
+    assert len([record for record in caplog.records if "disk full" in record.getMessage()]) == 1
+    assert "Failing failed in begin() with OSError" in caplog.text
+
+
+class Careful(Noting):
+    def catch_up(self):
+        self.notes.append("catch up")
+
+    def conclude(self, finished):
+        self.notes.append(("finished", finished))
+
+    def state_dict(self):
+        return {"notes": len(self.notes)}
+
+    def load_state_dict(self, state):
+        self.notes.append(("restored", state["notes"]))
+
+
+def test_the_step_before_a_resume_is_made_up_for_where_it_was_to_be_written(make_trainer):
+    notes = []
+    for start in (4, 5, 10):
+        writer = Careful()
+        make_trainer([PeriodicWriter([writer], period=5)]).train(start, 10)
+        notes.append(writer.notes[:2])
+    assert notes == [[("begin", 4), (4, 0)], [("begin", 5), "catch up"], [("begin", 10), "catch up"]]
+
+
+def test_writers_learn_how_training_ended(make_trainer):
+    def fail(trainer):
+        raise KeyError
+
+    writer = Careful()
+    make_trainer([PeriodicWriter([writer])]).train(0, 2)
+    assert writer.notes[-2:] == [("finished", True), "closed"]
+    with pytest.raises(KeyError):
+        make_trainer([CallbackHook(after_step=fail), PeriodicWriter([writer])]).train(0, 2)
+    assert writer.notes[-2:] == [("finished", False), "closed"]
+
+
+def test_nothing_is_written_where_the_writers_did_not_begin(make_trainer):
+    def fail(trainer):
+        raise KeyError
+
+    writer = Noting()
+    with pytest.raises(KeyError):
+        make_trainer([CallbackHook(before_train=fail), PeriodicWriter([writer])]).train(0, 4)
+    assert writer.notes == ["closed"]
+
+
+def test_each_writer_gets_its_own_state_back():
+    hook = PeriodicWriter([Careful(), Noting(), Careful()])
+    hook._writers[2].notes.append("one more")
+    state = hook.state_dict()
+    assert state == {"Careful": {"notes": 0}, "Careful#2": {"notes": 1}}
+    other = PeriodicWriter([Careful(), Careful()])
+    other.load_state_dict(state)
+    assert [writer.notes for writer in other._writers] == [[("restored", 0)], [("restored", 1)]]
 
 
 def test_ranks_without_writers(make_trainer):
