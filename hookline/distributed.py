@@ -2,8 +2,8 @@
 
 Everything here works without a process group, where it describes a world of one process. Python objects, flags and
 barriers travel over gloo, never over NCCL: a rank that waits for another one's CPU work (metrics, writing) then
-occupies no device and wakes no NCCL watchdog. Where the default group is not gloo, a gloo twin of it is made at the
-first use.
+occupies no device and wakes no NCCL watchdog. Which gloo groups these are, and how long a rank waits there, is told by
+`hookline.distributed_groups`.
 """
 
 import io
@@ -12,12 +12,14 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 
+from hookline.distributed_groups import WaitedTooLongError, gloo_group, set_timeouts, waiting
+
 __all__ = [
+    "WaitedTooLongError",
     "all_gather",
     "any_rank",
     "any_rank_later",
@@ -31,7 +33,7 @@ __all__ = [
     "is_main_process",
     "reduce_dict",
     "set_local_place",
-    "set_object_timeout",
+    "set_timeouts",
     "shared_random_seed",
     "synchronize",
 ]
@@ -40,8 +42,6 @@ __all__ = [
 CHUNK_BYTES = 16 << 20
 
 _local_place: tuple[int, int] | None = None
-_object_timeout = timedelta(minutes=30)
-_gloo_twins: "WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup]" = WeakKeyDictionary()
 
 
 def get_rank() -> int:
@@ -89,63 +89,56 @@ def set_local_place(rank: int | None, size: int | None = None) -> None:
     _local_place = (rank, size)
 
 
-def set_object_timeout(timeout: timedelta) -> None:
-    """Set how long a rank waits in the collectives of this module; call it before the first one of them.
-
-    Args:
-        timeout: Longest time that the slowest rank may need between two collectives, such as evaluation on rank 0.
-    """
-    global _object_timeout
-    _object_timeout = timeout
-
-
 def is_main_process() -> bool:
     """Tell whether this is rank 0, the one that writes files."""
     return get_rank() == 0
 
 
 def synchronize(timeout: timedelta | None = None) -> None:
-    """Wait until every rank has come here, on gloo.
+    """Wait patiently on gloo until every rank has come here, whatever one of them does alone before.
 
     Args:
         timeout: Wait at most this long; the RuntimeError of rank 0 then names the ranks that did not come. Without
-            it the time-out of the group counts.
+            it the time-out of patient waits counts.
     """
     if get_world_size() == 1:
         return
-    if timeout is None:
-        dist.barrier(group=_gloo(None))
-    else:
-        dist.monitored_barrier(group=_gloo(None), timeout=timeout, wait_all_ranks=True)
+    if timeout is not None:
+        dist.monitored_barrier(group=gloo_group(None), timeout=timeout, wait_all_ranks=True)
+        return
+    with waiting(patient=True):
+        dist.barrier(group=gloo_group(None, patient=True))
 
 
 def cpu_group() -> dist.ProcessGroup | None:
     """Return a group of all ranks that moves CPU tensors and objects, None without a process group.
 
-    All ranks must ask for it together the first time.
+    Ranks wait patiently there: what they write differs in size. All must ask for it together the first time.
     """
-    return _gloo(None) if _has_group() else None
+    return gloo_group(None, patient=True) if _has_group() else None
 
 
-def any_rank(flag: bool) -> bool:
+def any_rank(flag: bool, *, patient: bool = False) -> bool:
     """Tell every rank whether the flag is set on at least one of them.
 
     It costs one reduction of four bytes on gloo and does not touch a device, so it can be asked in every step.
 
     Args:
         flag: This rank's opinion.
+        patient: Wait as long as for what a rank does alone.
 
     Returns:
         True on all ranks or False on all ranks.
     """
-    return any_rank_later(flag)()
+    return any_rank_later(flag, patient=patient)()
 
 
-def any_rank_later(flag: bool) -> Callable[[], bool]:
+def any_rank_later(flag: bool, *, patient: bool = False) -> Callable[[], bool]:
     """Ask the question of :func:`any_rank` now and fetch the answer later; the work between hides the reduction.
 
     Args:
         flag: This rank's opinion.
+        patient: Wait as long as for what a rank does alone.
 
     Returns:
         A function to be called once on every rank, which gives the answer. Other collectives may come between.
@@ -153,40 +146,46 @@ def any_rank_later(flag: bool) -> Callable[[], bool]:
     if get_world_size() == 1:
         return lambda: bool(flag)
     votes = torch.tensor([int(bool(flag))], dtype=torch.int32)
-    work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_gloo(None), async_op=True)
+    with waiting(patient=patient):
+        group = gloo_group(None, patient=patient)
+        work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=group, async_op=True)
     assert work is not None
 
     def answer() -> bool:
-        work.wait()
+        with waiting(patient=patient):
+            work.wait()
         return bool(votes.item())
 
     return answer
 
 
-def all_gather(obj: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+def all_gather(obj: Any, group: dist.ProcessGroup | None = None, *, patient: bool = False) -> list[Any]:
     """Collect one object of each rank on every rank.
 
     Args:
         obj: Anything that pickles; it may differ in size between ranks.
         group: The ranks that take part, all by default.
+        patient: Wait as long as for what a rank does alone.
 
     Returns:
         The objects in rank order; this rank's own one is a copy too, unless it is alone.
     """
     if _group_size(group) == 1:
         return [obj]
-    gloo = _gloo(group)
     data = _to_bytes(obj)
-    sizes = _all_sizes(data, gloo)
-    if max(sizes) <= CHUNK_BYTES:
-        slots = [torch.empty(max(sizes), dtype=torch.uint8) for _ in sizes]
-        dist.all_gather(slots, _padded(data, max(sizes)), group=gloo)
-        return [_from_bytes(slot, size) for slot, size in zip(slots, sizes, strict=True)]
-    return [_from_bytes(_broadcast_bytes(data, src, size, gloo), size) for src, size in enumerate(sizes)]
+    with waiting(patient=patient):
+        gloo = gloo_group(group, patient=patient)
+        sizes = _all_sizes(data, gloo)
+        if max(sizes) <= CHUNK_BYTES:
+            slots = [torch.empty(max(sizes), dtype=torch.uint8) for _ in sizes]
+            dist.all_gather(slots, _padded(data, max(sizes)), group=gloo)
+        else:
+            slots = [_broadcast_bytes(data, src, size, gloo) for src, size in enumerate(sizes)]
+    return [_from_bytes(slot, size) for slot, size in zip(slots, sizes, strict=True)]
 
 
 def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """Collect one object of each rank on one rank.
+    """Collect one object of each rank on one rank; it waits patiently, since ranks rarely are ready together.
 
     Args:
         obj: Anything that pickles; it may differ in size between ranks.
@@ -198,23 +197,23 @@ def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> li
     """
     if _group_size(group) == 1:
         return [obj]
-    gloo = _gloo(group)
     data = _to_bytes(obj)
-    sizes = _all_sizes(data, gloo)
-    ranks = dist.get_process_group_ranks(gloo)
-    if get_rank() != dst:
-        for piece in _chunks(data):
-            dist.send(piece, dst, group=gloo)
-        return []
     result = []
-    for src, size in zip(ranks, sizes, strict=True):
-        # One rank after the other: the receiver holds one raw buffer besides the objects.
-        result.append(_from_bytes(data if src == dst else _receive(src, size, gloo), size))
+    with waiting(patient=True):
+        gloo = gloo_group(group, patient=True)
+        sizes = _all_sizes(data, gloo)
+        if get_rank() != dst:
+            for piece in _chunks(data):
+                dist.send(piece, dst, group=gloo)
+            return []
+        for src, size in zip(dist.get_process_group_ranks(gloo), sizes, strict=True):
+            # One rank after the other: the receiver holds one raw buffer besides the objects.
+            result.append(_from_bytes(data if src == dst else _receive(src, size, gloo), size))
     return result
 
 
 def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) -> Any:
-    """Give every rank the object of one rank.
+    """Give every rank the object of one rank, which the others patiently wait for.
 
     Args:
         obj: Anything that pickles; only that of rank `src` counts.
@@ -226,12 +225,14 @@ def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) ->
     """
     if _group_size(group) == 1:
         return obj
-    gloo = _gloo(group)
-    place = dist.get_group_rank(gloo, src)
     data = _to_bytes(obj) if get_rank() == src else torch.empty(0, dtype=torch.uint8)
     size = torch.tensor([data.numel()])
-    dist.broadcast(size, src, group=gloo)
-    return _from_bytes(_broadcast_bytes(data, place, int(size), gloo), int(size))
+    with waiting(patient=True):
+        gloo = gloo_group(group, patient=True)
+        place = dist.get_group_rank(gloo, src)
+        dist.broadcast(size, src, group=gloo)
+        data = _broadcast_bytes(data, place, int(size), gloo)
+    return _from_bytes(data, int(size))
 
 
 def reduce_dict(values: Mapping[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
@@ -252,7 +253,8 @@ def reduce_dict(values: Mapping[str, torch.Tensor], average: bool = True) -> dic
         stacked = torch.stack([values[name].detach().reshape(()) for name in names])
         if stacked.dtype != torch.float64:
             stacked = stacked.float()
-        dist.all_reduce(stacked, group=None if stacked.is_cuda else _gloo(None))
+        with waiting():
+            dist.all_reduce(stacked, group=None if stacked.is_cuda else gloo_group(None))
         if average:
             stacked /= get_world_size()
     reduced = dict(zip(names, stacked.unbind(), strict=True))
@@ -287,21 +289,6 @@ def _place_on_machine() -> tuple[int, int]:
         "a process group exists, but this process's place on its machine is not known: start it by "
         "hookline.engine.launch or torchrun, or call hookline.distributed.set_local_place(rank, size)"
     )
-
-
-def _gloo(group: dist.ProcessGroup | None) -> dist.ProcessGroup:
-    """The group itself where it speaks gloo, else its gloo twin, made by all its ranks together at the first use."""
-    source = group if group is not None else dist.group.WORLD
-    assert isinstance(source, dist.ProcessGroup)
-    if dist.get_backend(source) == "gloo":
-        return source
-    twin = _gloo_twins.get(source)
-    if twin is None:
-        ranks = dist.get_process_group_ranks(source)
-        made = dist.new_group(ranks, timeout=_object_timeout, backend="gloo", use_local_synchronization=True)
-        assert isinstance(made, dist.ProcessGroup)
-        twin = _gloo_twins[source] = made
-    return twin
 
 
 def _to_bytes(obj: Any) -> torch.Tensor:

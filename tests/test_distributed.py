@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hookline import distributed as hd
+from hookline.distributed_groups import gloo_group
 
 
 def in_world(rank: int, folder: str, world: int, scenario: str) -> None:
@@ -76,15 +77,15 @@ def twin(rank: int, world: int) -> None:
     real, dist.get_backend = dist.get_backend, lambda group=None: "nccl"
     try:
         assert hd.all_gather(rank) == list(range(world))
-        first = hd._gloo(None)
+        first = gloo_group(None)
         assert first is not dist.group.WORLD
-        assert hd._gloo(None) is first
+        assert gloo_group(None) is first
         assert hd.any_rank(rank == 1)
         store = dist.FileStore(f"{tempfile.gettempdir()}/second-store", world)
         dist.destroy_process_group()
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
         assert hd.all_gather(rank) == list(range(world))
-        assert hd._gloo(None) is not first
+        assert gloo_group(None) is not first
     finally:
         dist.get_backend = real
 

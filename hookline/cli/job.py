@@ -25,6 +25,7 @@ from hookline.cli.notices import remembered_in_rank
 from hookline.cli.optimizer import build_optimizer
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
+from hookline.cli.process_settings import build_process_settings
 from hookline.cli.run_hooks import RunParts, default_hooks, repeating_hooks
 from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.weights import from_torchvision, load_for_evaluation
@@ -43,11 +44,14 @@ DEV_RECORDS = 8  # how much of the data --fast-dev-run looks at
 logger = logging.getLogger(__name__)
 
 
-def check_recipe(args: argparse.Namespace) -> None:
+def check_recipe(args: argparse.Namespace) -> DictConfig:
     """Load the recipe and bind the arguments of its calls, before any process is started.
 
     Args:
         args: the command line.
+
+    Returns:
+        The whole recipe.
 
     Raises:
         ConfigError: if a call cannot be made as it is written, or a logger's package is not installed.
@@ -57,6 +61,7 @@ def check_recipe(args: argparse.Namespace) -> None:
     check_call_arguments(cfg, runtime=runtime)
     if not args.eval_only:
         require_packages(cfg)
+    return cfg
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,16 +74,8 @@ def run(args: argparse.Namespace) -> None:
     check_same_on_all_ranks(cfg)
     default_setup(cfg, args)
     try:
-        device = default_device(cfg.train.device)
-        model = instantiate(cfg.model)
-        if not shards(cfg):  # else it may be too large to be on the device as a whole
-            model = model.to(device)
-        compile_modules(cfg.train.compile, model)
-        if args.eval_only:
-            evaluate(cfg, args, distribute(cfg, model, device) if shards(cfg) else model)
-        else:
-            with remembered_in_rank():
-                train(cfg, args, model, device)
+        with build_process_settings(cfg, args).applied():
+            _run(cfg, args)
     except Exception as error:
         if has_lost_contact(error):  # another rank's failure; `launch` finds out whose, and says it once
             logger.info("The run ended because contact with other ranks was lost", exc_info=True)
@@ -87,6 +84,19 @@ def run(args: argparse.Namespace) -> None:
         raise
     finally:
         close_logger()
+
+
+def _run(cfg: DictConfig, args: argparse.Namespace) -> None:
+    device = default_device(cfg.train.device)
+    model = instantiate(cfg.model)
+    if not shards(cfg):  # else it may be too large to be on the device as a whole
+        model = model.to(device)
+    compile_modules(cfg.train.compile, model)
+    if args.eval_only:
+        evaluate(cfg, args, distribute(cfg, model, device) if shards(cfg) else model)
+    else:
+        with remembered_in_rank():
+            train(cfg, args, model, device)
 
 
 def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:

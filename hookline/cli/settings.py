@@ -21,6 +21,7 @@ from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
 from hookline.cli.precise_bn import check_precise_bn
+from hookline.cli.process_settings import check_process_settings
 from hookline.cli.recipes import find_recipe
 from hookline.cli.schedules import check_schedules, keep_schedules
 from hookline.config import LazyConfig
@@ -51,6 +52,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_loggers,
     check_optimizer,
     check_precise_bn,
+    check_process_settings,
     check_schedules,
 )
 

@@ -75,12 +75,13 @@ def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
     from hookline.cli.errors import report
     from hookline.cli.job import check_recipe, run
+    from hookline.cli.process_settings import launch_options
     from hookline.engine.launch import launch
     from hookline.engine.logger import close_logger, setup_logger
 
     setup_logger()  # for what is said before the run has its own log: how it is started, and why
     try:
-        check_recipe(args)
+        cfg = check_recipe(args)
         # what is not given stays None, so that the environment decides
         launch(
             run,
@@ -91,6 +92,7 @@ def _launch(args: argparse.Namespace) -> int:
             args=(args,),
             num_procs_per_machine=args.num_procs,
             launcher=args.launcher,
+            **launch_options(cfg),
         )
     except Exception as error:
         return report(error)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from torch.multiprocessing import get_sharing_strategy
 from torch.utils.data import DataLoader, Dataset
 
 from hookline import distributed
@@ -105,7 +106,7 @@ class _Loader:
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
-            worker_init_fn=self._init_worker,
+            worker_init_fn=functools.partial(self._init_worker, sharing_strategy=get_sharing_strategy()),
             prefetch_factor=self._prefetch_factor if self.num_workers else None,
             generator=torch.Generator(),  # else each start would draw from the generator that the model uses
         )

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch.multiprocessing
+
 from hookline.io.stacks import offer_stacks
 
 CHECK_TRAINER_S = 2.0  # how long a worker may outlive the trainer
@@ -18,7 +20,7 @@ class DataWorkerError(RuntimeError):
     """A data worker process died."""
 
 
-def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> None:
+def init_worker(worker_id: int, then: Callable[[int], None] | None = None, sharing_strategy: str | None = None) -> None:
     """Make a worker ignore the signals that are meant for the trainer, and spare the memory it shares.
 
     Schedulers and terminals send their signals to every process of a job. A worker that obeys one takes the trainer
@@ -29,7 +31,10 @@ def init_worker(worker_id: int, then: Callable[[int], None] | None = None) -> No
     Args:
         worker_id: 0 and up.
         then: called with the id afterwards.
+        sharing_strategy: the trainer's way to share tensors, which only forked workers know.
     """
+    if sharing_strategy is not None:
+        torch.multiprocessing.set_sharing_strategy(sharing_strategy)
     gc.freeze()  # else each collection writes into the headers of all inherited objects, and thereby copies their pages
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):

@@ -28,7 +28,8 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
 
     Sets up the logs (a fresh start puts the log of an earlier run aside, ``--resume`` appends to it), writes what the
     run consists of (``config.yaml``, ``config.py``, ``overrides.txt``, ``env.txt``), seeds torch for building the
-    model, and, where ``train.cudnn_benchmark`` is set, cuDNN.
+    model, and, where Detectron2's ``train.cudnn_benchmark`` is set, cuDNN. The other settings of the process,
+    ``train.env``, are those of :class:`~hookline.engine.process_settings.ProcessSettings`.
 
     Args:
         cfg: the whole recipe.
@@ -42,7 +43,8 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
         _make_folder(output_dir)
     synchronize()
     goes_on = bool(getattr(args, "resume", False)) or bool(getattr(args, "eval_only", False))
-    logger = setup_logger(output_dir, get_rank(), fresh=args is not None and not goes_on)
+    level = (cfg.train.get("env") or {}).get("log_level", "INFO")
+    logger = setup_logger(output_dir, get_rank(), level=level, fresh=args is not None and not goes_on)
     logger.info(f"Rank {get_rank()} of {get_world_size()} on {os.uname().nodename}, process {os.getpid()}")
     environment = collect_env_info()
     logger.info(f"Environment:\n{environment}")
@@ -55,9 +57,8 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
             _keep_record(cfg, args, output_dir, environment)
             logger.info(f"The whole configuration is in {output_dir / 'config.yaml'}")
     torch.manual_seed(int(cfg.train.seed))  # the trainer seeds every step by itself; this is for the first weights
-    if torch.cuda.is_available():
-        benchmark = bool(cfg.train.get("cudnn_benchmark", False))
-        torch.backends.cudnn.benchmark = benchmark and not getattr(args, "eval_only", False)
+    if cfg.train.get("cudnn_benchmark") is not None:
+        torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark) and not getattr(args, "eval_only", False)
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from hookline.engine.launch_env import plan_launch
 from hookline.engine.launch_meet import serve_store
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
-from hookline.engine.launch_rank import RankPlace, in_group, rank_main
+from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
 __all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "RendezvousError", "launch"]
@@ -41,6 +41,8 @@ def launch(
     num_procs_per_machine: int | None = None,
     launcher: str | None = None,
     rendezvous_timeout: timedelta = timedelta(minutes=5),
+    eval_timeout: timedelta | None = None,
+    backend: str | None = None,
 ) -> None:
     """Run a function on every rank: one process per GPU, or several on the CPU.
 
@@ -57,10 +59,16 @@ def launch(
         dist_url: `tcp://HOST:PORT` of machine 0. By default, or as "auto", what the environment says, else a free port
             of this one machine.
         args: Arguments of the function.
-        timeout: How long a rank may wait for another one in a collective.
+        timeout: How long a rank may wait for another one in a collective where all do the same work.
         num_procs_per_machine: Processes of each machine on the CPU.
         launcher: "slurm", "pytorch", or "none" to ignore the environment; by default it decides.
         rendezvous_timeout: How long the ranks may take to come together.
+        eval_timeout: How long a rank may wait for what another one does alone, such as evaluating and writing; by
+            default as long as in any collective.
+        backend: "nccl" or "gloo"; by default NCCL between GPUs and gloo between CPUs.
+
+    Raises:
+        LaunchError: If the run cannot be started as asked; names the flags or variables.
     """
     request = LaunchRequest(
         num_gpus=num_gpus_per_machine,
@@ -72,18 +80,29 @@ def launch(
         gpus_here=torch.cuda.device_count(),
     )
     plan = plan_launch(request, os.environ)
+    backend = _backend(backend, plan)
+    waits = Waits(timeout, timeout if eval_timeout is None else eval_timeout, rendezvous_timeout)
     _logger.info("launch: %s", plan.reason)
     if plan.how == "here":
         main_func(*args)
     elif plan.how == "join":
-        _join(plan, main_func, args, timeout, rendezvous_timeout)
+        _join(plan, main_func, args, backend, waits)
     else:
-        _spawn(plan, main_func, args, timeout, rendezvous_timeout)
+        _spawn(plan, main_func, args, backend, waits)
 
 
-def _join(
-    plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta, rendezvous: timedelta
-) -> None:
+def _backend(asked: str | None, plan: LaunchPlan) -> str:
+    if asked not in (None, "nccl", "gloo"):
+        raise LaunchError(f"backend {asked!r}: expected 'nccl', 'gloo' or None")
+    if asked == "nccl" and not plan.use_gpu and plan.how != "here":
+        raise LaunchError(
+            "backend 'nccl' (train.env.backend) needs a GPU for each process, and these run on the CPU: ask for "
+            "--num-gpus, or leave the backend out"
+        )
+    return asked or ("nccl" if plan.use_gpu else "gloo")
+
+
+def _join(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], backend: str, waits: Waits) -> None:
     """Run as one of the processes that torchrun or srun started."""
     assert plan.address is not None
     assert plan.rank is not None
@@ -91,14 +110,12 @@ def _join(
     store = None
     if plan.rank == 0 and not plan.by_torchrun:
         store, _ = serve_store(plan.address)
-    place = _place(plan, plan.address, plan.rank, plan.local_rank, timeout, rendezvous)
+    place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
     with in_group(place, by_torchrun=plan.by_torchrun, store=store):
         main_func(*args)
 
 
-def _spawn(
-    plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta, rendezvous: timedelta
-) -> None:
+def _spawn(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], backend: str, waits: Waits) -> None:
     """Start this machine's processes; machine 0's starter serves the store where all ranks meet."""
     from hookline.io.pickling import pickle_for_children  # cloudpickle is needed for this alone
 
@@ -109,7 +126,7 @@ def _spawn(
     assert address is not None
     first_rank = plan.machine_rank * plan.local_size
     places = (
-        _place(plan, address, first_rank + local_rank, local_rank, timeout, rendezvous)
+        _place(plan, address, first_rank + local_rank, local_rank, backend, waits)
         for local_rank in range(plan.local_size)
     )
     Watch(_start(place, work) for place in places).run()
@@ -130,7 +147,7 @@ def _start(place: RankPlace, work: bytes) -> Worker:
 
 
 def _place(
-    plan: LaunchPlan, address: tuple[str, int], rank: int, local_rank: int, timeout: timedelta, rendezvous: timedelta
+    plan: LaunchPlan, address: tuple[str, int], rank: int, local_rank: int, backend: str, waits: Waits
 ) -> RankPlace:
     return RankPlace(
         rank=rank,
@@ -139,7 +156,7 @@ def _place(
         local_size=plan.local_size,
         address=address,
         use_gpu=plan.use_gpu,
-        timeout=timeout,
-        rendezvous_timeout=rendezvous,
+        backend=backend,
+        waits=waits,
         start_method=multiprocessing.get_start_method(allow_none=True),
     )

@@ -7,40 +7,32 @@ told nothing at all was killed, hangs, or is cut off.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
-__all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
+from hookline.distributed_groups import TIMEOUT, WaitedTooLongError
+from hookline.engine.launch_meet import host_towards
+
+__all__ = ["Causes", "LostContactError", "has_lost_contact"]
 
 # How long a rank looks for the cause. Its starter gives it two seconds to end by itself.
 _LOOK_S = 1.5
 # The store may be out of reach, and then answers late or never.
 _ANSWER_S = 3.0
-# A rank that hangs outside of collectives does not notice that others have failed: it looks so often, and has so long.
-_WATCH_PERIOD_S = 5.0
-_WATCH_GRACE_S = 60.0
-_LAST_GRACE_S = 10.0
 _SHOWN_RANKS = 8
 _CAUSE = "hookline/cause"
 _LOST = "hookline/lost/{}"
+_HOST = "hookline/host/{}"
 
 
 class LostContactError(RuntimeError):
     """A rank ended because it lost contact with another one; the message says what became of that one."""
-
-
-class Orphaned(SystemExit):
-    """A rank leaves because its starter was killed."""
 
 
 def has_lost_contact(error: BaseException) -> bool:
@@ -49,7 +41,7 @@ def has_lost_contact(error: BaseException) -> bool:
     Args:
         error: What was raised.
     """
-    if isinstance(error, LostContactError | dist.DistError):
+    if isinstance(error, LostContactError | WaitedTooLongError | dist.DistError):
         return True
     text = str(error)
     # gloo raises plain RuntimeErrors, which begin with the place in its source
@@ -61,16 +53,22 @@ class Causes:
 
     Args:
         store: Where the ranks met.
+        address: Its host and port, for the message.
         rank: This rank.
         world_size: All ranks.
         timeout: That of the process group, for the message.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> None:
+    def __init__(
+        self, store: dist.Store, address: tuple[str, int], rank: int, world_size: int, timeout: timedelta
+    ) -> None:
         self._store = store
+        self._address = address
+        self._host = host_towards(address)
         self._rank = rank
         self._world_size = world_size
         self._timeout = timeout
+        self._store.set(_HOST.format(rank), self._host)
 
     def tell(self, error: BaseException) -> None:
         """Tell the others that this rank failed, and of what; only the first one to fail is remembered.
@@ -78,7 +76,7 @@ class Causes:
         Args:
             error: What was raised.
         """
-        cause = {"rank": self._rank, "host": socket.gethostname(), "text": _describe(error)}
+        cause = {"rank": self._rank, "host": self._host, "text": _describe(error)}
         self._ask(lambda: self._store.compare_set(_CAUSE, "", json.dumps(cause)))
 
     def explain(self, error: BaseException) -> LostContactError:
@@ -91,71 +89,51 @@ class Causes:
             What to raise instead.
         """
         found = self._ask(self._look)
-        timed_out = "Timed out" in str(error) or "monitoredBarrier" in str(error)
-        return LostContactError(f"rank {self._rank} {self._end(found, timed_out)}")
+        waited: tuple[float, str] | None = None
+        if isinstance(error, WaitedTooLongError):
+            waited = error.seconds, error.setting
+        elif "timed out" in str(error).lower() or "monitoredBarrier" in str(error):
+            waited = self._timeout.total_seconds(), TIMEOUT
+        return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 
-    @contextlib.contextmanager
-    def watched(self, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
-        """End this process some time after another rank's failure, if it does not leave the block by itself.
-
-        Args:
-            on_failure: Called with the reason before that.
-        """
-        left = threading.Event()
-        threading.Thread(target=self._watch, args=(left, on_failure), name="causes-watch", daemon=True).start()
-        try:
-            yield
-        finally:
-            left.set()
-
-    def _watch(self, left: threading.Event, on_failure: Callable[[BaseException], object]) -> None:
-        while not self._is_told():
-            if left.wait(_WATCH_PERIOD_S):
-                return
-        if left.wait(_WATCH_GRACE_S):
-            return
-        reason = self.explain(RuntimeError("another rank has failed"))
-        sys.stderr.write(f"{reason}; this rank hangs and is ended\n")
-        sys.stderr.flush()
-        on_failure(reason)
-        if not left.wait(_LAST_GRACE_S):
-            os._exit(1)
-
-    def _is_told(self) -> bool:
-        """Tell whether a rank has failed, or machine 0 is gone."""
-        try:
-            return self._store.check([_CAUSE])
-        except RuntimeError:
-            return True
-
-    def _end(self, found: Any, timed_out: bool) -> str:
+    def _end(self, found: Any, waited: tuple[float, str] | None) -> str:
         if isinstance(found, dict):
-            return f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']}"
-        silent = f"rank(s) {_listed(found)}" if found else "another rank"
-        if timed_out:
             return (
-                f"waited {self._timeout.total_seconds():g} s for {silent} in a collective: that rank hangs, or needs "
-                "more time, which launch(timeout=...) gives"
+                f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']} (its traceback "
+                "is shown there, and in its log)"
             )
-        if found is None:
+        silent = _listed(found) if found else "another rank"
+        unreachable = (
+            ""
+            if found is not None
+            else (
+                f". The store where the ranks met, at {self._address[0]}:{self._address[1]}, cannot be asked: machine "
+                "0 has ended, or the network is cut"
+            )
+        )
+        if waited is not None:
             return (
-                "lost the connection to the others, and the store where the ranks met cannot be asked: machine 0 has "
-                "ended, or the network is cut"
+                f"waited {waited[0]:g} s ({waited[1]}) for {silent} in a collective: that rank hangs, is cut off, or "
+                f"needs more time than this setting gives{unreachable}"
             )
+        if unreachable:
+            return f"lost the connection to the others{unreachable}"
         return (
             f"lost the connection to {silent}, which ended without a word: killed (if nobody did it, memory was full: "
             "see dmesg there), or its machine or network is gone"
         )
 
     def _look(self) -> Any:
-        """What the first rank to fail told, else the ranks that are silent."""
+        """What the first rank to fail told, else the ranks that are silent, with their hosts."""
         self._store.set(_LOST.format(self._rank), "1")
         deadline = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
             if self._store.check([_CAUSE]):
                 return json.loads(self._store.get(_CAUSE))
             time.sleep(0.05)
-        return [rank for rank in range(self._world_size) if not self._store.check([_LOST.format(rank)])]
+        silent = [rank for rank in range(self._world_size) if not self._store.check([_LOST.format(rank)])]
+        known = [rank for rank in silent if self._store.check([_HOST.format(rank)])]
+        return [(rank, self._store.get(_HOST.format(rank)).decode()) for rank in known]
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask the store, None if it does not answer in time."""
@@ -174,15 +152,13 @@ class Causes:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, Orphaned):
-        return "the program that had started it was killed"
     if isinstance(error, SystemExit):
         return f"it left with exit code {error.code}"
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted (Ctrl-C)"
-    return f"{type(error).__name__}: {error} (the traceback is shown there, and in the rank's log)"
+    return f"{type(error).__name__}: {error}"
 
 
-def _listed(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:_SHOWN_RANKS]))
-    return shown if len(ranks) <= _SHOWN_RANKS else f"{shown} and {len(ranks) - _SHOWN_RANKS} more"
+def _listed(ranks: list[tuple[int, str]]) -> str:
+    shown = ", ".join(f"{rank} on {host}" for rank, host in ranks[:_SHOWN_RANKS])
+    return f"rank(s) {shown}" + ("" if len(ranks) <= _SHOWN_RANKS else f" and {len(ranks) - _SHOWN_RANKS} more")

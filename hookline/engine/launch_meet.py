@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 
-__all__ = ["interface_towards", "meet", "serve_store", "torchrun_store", "wait_for_connected"]
+__all__ = ["host_towards", "interface_towards", "meet", "serve_store", "torchrun_store", "wait_for_connected"]
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
@@ -210,6 +210,20 @@ def interface_towards(address: tuple[str, int]) -> Iterator[None]:
 
 def _place(address: tuple[str, int]) -> str:
     return f"rendezvous at {address[0]}:{address[1]}"
+
+
+def host_towards(address: tuple[str, int]) -> str:
+    """Name this machine, with the address by which others reach it.
+
+    Args:
+        address: Host and port of the store.
+    """
+    name = socket.gethostname()
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)  # sends nothing, chooses the route
+        own = probe.getsockname()[0]
+        return name if own.startswith("127.") else f"{name} ({own})"
+    return name
 
 
 def _server(address: tuple[str, int], listener: int | None) -> dist.TCPStore:

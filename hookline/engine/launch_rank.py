@@ -20,16 +20,30 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from hookline.distributed import set_local_place, set_object_timeout
-from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
+from hookline.distributed import set_local_place, set_timeouts, synchronize
+from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
 
-__all__ = ["Ending", "RankPlace", "in_group", "rank_main"]
+__all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
 
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0
 _REPEATED_INTERRUPT_S = 2.0
-_starter_is_gone = threading.Event()
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long a rank waits for others.
+
+    Attributes:
+        timeout: Where all ranks do the same work: that of the process group.
+        eval_timeout: For what another rank does alone.
+        rendezvous_timeout: For all ranks to come.
+    """
+
+    timeout: timedelta
+    eval_timeout: timedelta
+    rendezvous_timeout: timedelta
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,8 @@ class RankPlace:
         local_size: Processes of the machine.
         address: Host and port of the store where the ranks meet.
         use_gpu: Whether the rank has the machine's GPU of its local number.
-        timeout: Of the process group.
-        rendezvous_timeout: For all ranks to come.
+        backend: Of the process group.
+        waits: How long the rank waits for others.
         start_method: How the rank starts processes of its own, such as data workers; multiprocessing's in the starter.
     """
 
@@ -54,8 +68,8 @@ class RankPlace:
     local_size: int
     address: tuple[str, int]
     use_gpu: bool
-    timeout: timedelta
-    rendezvous_timeout: timedelta
+    backend: str
+    waits: Waits
     start_method: str | None = None
 
 
@@ -100,7 +114,7 @@ def in_group(
         LostContactError: If the block failed because another rank did; names that one.
     """
     _share_machine(place)
-    backend = "nccl" if place.use_gpu else "gloo"
+    backend, waits = place.backend, place.waits
     device = f"cuda:{place.local_rank}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
     # one write, so that the lines of several ranks do not mix
@@ -108,20 +122,22 @@ def in_group(
     sys.stderr.flush()
     with interface_towards(place.address):
         if by_torchrun:
-            store = torchrun_store(place.address, place.rendezvous_timeout)
-        store = meet(place.address, place.rank, place.world_size, backend, place.rendezvous_timeout, store)
+            store = torchrun_store(place.address, waits.rendezvous_timeout)
+        store = meet(place.address, place.rank, place.world_size, backend, waits.rendezvous_timeout, store)
         dist.init_process_group(
-            backend, store=store, rank=place.rank, world_size=place.world_size, timeout=place.timeout
+            backend, store=store, rank=place.rank, world_size=place.world_size, timeout=waits.timeout
         )
-        wait_for_connected(store, place.address, place.rank, place.world_size, place.rendezvous_timeout)
-        causes = Causes(store, place.rank, place.world_size, place.timeout)
+        wait_for_connected(store, place.address, place.rank, place.world_size, waits.rendezvous_timeout)
+        causes = Causes(store, place.address, place.rank, place.world_size, waits.timeout)
         try:
-            set_object_timeout(place.timeout)
+            set_timeouts(waits.timeout, waits.eval_timeout)
             set_local_place(place.local_rank, place.local_size)
-            with _told(causes, on_failure), causes.watched(on_failure):
+            with _told(causes, on_failure):
+                synchronize()  # makes the connections now, and not when somebody waits
                 yield
         finally:
             set_local_place(None)
+            set_timeouts(None, None)
             dist.destroy_process_group()
 
 
@@ -260,12 +276,8 @@ def _pickled(error: BaseException) -> bytes | None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End by SystemExit, so that `finally` blocks run and data workers are taken along.
-
-    Raises:
-        SystemExit: Always.
-    """
-    raise (Orphaned if _starter_is_gone.is_set() else SystemExit)(128 + number)
+    """End by SystemExit, so that `finally` blocks run and data workers are taken along."""
+    sys.exit(128 + number)
 
 
 class _InterruptOnce:
@@ -285,7 +297,6 @@ def _follow(lifeline: Connection) -> None:
     """End this process soon after its starter, which may have been killed without a chance to say so."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()  # nothing is ever sent
-    _starter_is_gone.set()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_ORPHAN_GRACE_S)
     os._exit(128 + signal.SIGKILL)

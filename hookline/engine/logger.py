@@ -50,7 +50,12 @@ class _Formatter(logging.Formatter):
 
 
 def setup_logger(
-    output_dir: str | Path | None = None, rank: int = 0, name: str = "hookline", *, fresh: bool = False
+    output_dir: str | Path | None = None,
+    rank: int = 0,
+    name: str = "hookline",
+    *,
+    level: str | int = logging.INFO,
+    fresh: bool = False,
 ) -> logging.Logger:
     """Set up the logger ``name``: console on rank 0, ``log.txt`` (``log.txt.rank1`` ...) on every rank.
 
@@ -62,6 +67,7 @@ def setup_logger(
             then go there, and the console shows the message alone.
         rank: this process's rank.
         name: the logger to set up.
+        level: what is less important is left out, such as ``"WARNING"``.
         fresh: another run begins here. The log of the one before is kept under the time of its last line, such as
             ``log_20261126_150233.txt``.
 
@@ -70,7 +76,7 @@ def setup_logger(
     """
     close_logger(name)
     logger = logging.getLogger(name)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
     if rank == 0:
         console = logging.StreamHandler(sys.stdout)

@@ -92,7 +92,7 @@ class SuspendCheckpointer(HookBase):
 
     def before_train(self) -> None:
         """Begin to listen; leave if somebody asked already, while the work of an earlier run was made up for."""
-        asked = any_rank(self.requested())
+        asked = any_rank(self.requested(), patient=True)  # ranks differ in how long they took to start
         if self._has_unfinished() or (asked and self.trainer.start_iter < self.trainer.max_iter):
             self._leave("before the first step; nothing is to be saved")
 

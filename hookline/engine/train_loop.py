@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from hookline.distributed import all_gather, get_world_size
+from hookline.distributed import all_gather, get_world_size, synchronize
 from hookline.engine.events import EventStorage
 
 __all__ = ["MOMENTS", "HookBase", "SkipStep", "StopTraining", "TrainerBase"]
@@ -162,7 +162,7 @@ class TrainerBase:
     def before_train(self) -> None:
         """Call the hooks' ``before_train``."""
         self._compile()  # recipes reorder self._hooks
-        everywhere = all_gather([key for key, _ in self._keyed_hooks()])
+        everywhere = all_gather([key for key, _ in self._keyed_hooks()], patient=True)
         self._shared_keys = set(everywhere[0]).intersection(*everywhere[1:])
         for call in self._calls["before_train"]:
             call()
@@ -224,6 +224,17 @@ class TrainerBase:
             hook: the hook that asks. If it is registered on every rank, all ranks do this together.
         """
         self.storage.check()
+
+    def wait_for_main(self, hook: HookBase) -> None:
+        """Let the other ranks wait for what rank 0 alone did, such as writing: patiently and on the CPU.
+
+        Else they would wait for it in the next collective of their devices, whose time-out is shorter.
+
+        Args:
+            hook: the hook that asks; nobody waits unless it is registered on every rank.
+        """
+        if get_world_size() > 1 and self._is_shared(hook):
+            synchronize()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs of the trainer itself; hooks are in :meth:`hooks_state_dict`."""

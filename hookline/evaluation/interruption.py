@@ -52,7 +52,7 @@ class StopWatcher:
         Raises:
             EvaluationInterrupted: on all ranks, if so.
         """
-        if any_rank(self._stopped):
+        if any_rank(self._stopped, patient=True):
             raise EvaluationInterrupted("the evaluation was asked to stop")
 
     def _found_note(self) -> bool:

@@ -272,19 +272,18 @@ def test_no_orphan_when_the_starter_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", range(10))
-def test_two_launches_at_once_do_not_clash(tmp_path, pair):
+def test_two_launches_at_once_do_not_clash(tmp_path):
     body = """
         def main(folder):
             for _ in range(20):
-                assert hd.all_gather(folder) == [folder, folder]  # nobody else's rank is among ours
+                assert hd.all_gather(hd.get_rank()) == [0, 1]
     """
     programs = []
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         programs.append(script(tmp_path / str(number), body))
     for program in programs:
-        output, _ = program.communicate(timeout=300)
+        output, _ = program.communicate(timeout=100)
         assert program.returncode == 0, output
 
 

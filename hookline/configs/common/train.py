@@ -67,6 +67,22 @@ train = OmegaConf.create(
             "watchdog_between_s": 3600,  # the same for evaluations, checkpoints and the first step
             "watchdog_abort": False,  # and end the run
         },
+        # of each process; None leaves it as torch, OpenCV and Python have it
+        "env": {
+            "num_threads": None,  # of one operation on the CPU; by default the machine's CPUs divided among its ranks
+            "num_interop_threads": None,  # for operations beside each other
+            "opencv_num_threads": None,  # of OpenCV, in data workers too; 0 does without threads
+            "mp_start_method": None,  # of data workers: "fork", "spawn", "forkserver"
+            "sharing_strategy": None,  # how tensors come from data workers: "file_descriptor", "file_system"
+            "cudnn_benchmark": None,  # try which algorithm is fastest for each shape
+            "cudnn_deterministic": None,  # only algorithms that give the same result each time
+            "matmul_precision": None,  # of float32 products: "highest", "high", "medium"
+            "log_level": "INFO",  # "DEBUG", "INFO", "WARNING", "ERROR"
+            "backend": None,  # between processes: "nccl", "gloo"; by default what the device needs
+            "rendezvous_timeout_s": 300,  # for all ranks to come together
+            "timeout_s": 1800,  # for a rank to come where all ranks do the same work
+            "eval_timeout_s": 7200,  # for what one rank does alone, such as evaluating and writing
+        },
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
         "eval_period": 5000,
         "log_period": 20,

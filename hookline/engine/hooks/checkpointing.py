@@ -63,6 +63,7 @@ class PeriodicCheckpointer(HookBase):
             self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
         if final:
             self._checkpointer.save(f"{self._file_prefix}_final", iteration=iteration)
+        trainer.wait_for_main(self)
 
     def after_train(self) -> None:
         """Wait for a checkpoint that is still being written."""
@@ -121,6 +122,7 @@ class BestCheckpointer(HookBase):
         iteration = self.trainer.iter
         if self._every(iteration) and iteration + 1 != self.trainer.max_iter:
             self._look(iteration)
+            self.trainer.wait_for_main(self)
 
     def after_train(self) -> None:
         """Look at the metric of the final evaluation, unless training failed."""

@@ -73,7 +73,7 @@ class ValidationLossHook(HookBase):
             ValueError: if the loaders of all ranks are empty.
         """
         sums, count = self._sum_here()
-        everywhere = all_gather((sums, count))
+        everywhere = all_gather((sums, count), patient=True)  # ranks differ in how long they took
         total = sum(samples for _, samples in everywhere)
         if total == 0:
             raise ValueError("the data_loader of ValidationLossHook gives no sample: expected a validation set")

@@ -1,0 +1,100 @@
+"""Over which gloo groups ranks wait for each other, and how long.
+
+There are two kinds of waits. In most collectives all ranks do the same work, so a rank that does not come within the
+time-out of the group is lost. In the others, such as after an evaluation, a rank waits for what another one does alone:
+those patient waits have a gloo group of their own, with a longer time-out.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from weakref import WeakKeyDictionary
+
+import torch.distributed as dist
+
+__all__ = ["EVAL_TIMEOUT", "TIMEOUT", "WaitedTooLongError", "gloo_group", "set_timeouts", "waiting"]
+
+TIMEOUT, EVAL_TIMEOUT = "train.env.timeout_s", "train.env.eval_timeout_s"
+_DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+_timeout: timedelta | None = None
+_eval_timeout: timedelta | None = None
+_twins: "WeakKeyDictionary[dist.ProcessGroup, dict[bool, dist.ProcessGroup]]" = WeakKeyDictionary()
+
+
+class WaitedTooLongError(RuntimeError):
+    """Another rank did not come to a collective in time.
+
+    Args:
+        message: Which rank waited, and for what.
+        seconds: How long.
+        setting: The one that says how long.
+    """
+
+    def __init__(self, message: str, seconds: float, setting: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.setting = setting
+
+
+def set_timeouts(timeout: timedelta | None, eval_timeout: timedelta | None) -> None:
+    """Set how long ranks wait for each other; before the first collective, the same on all ranks.
+
+    Args:
+        timeout: That of the process group, where all ranks do the same work; None to forget it.
+        eval_timeout: That of patient waits, for what another rank does alone; None for the same.
+    """
+    global _timeout, _eval_timeout
+    _timeout, _eval_timeout = timeout, eval_timeout
+
+
+def gloo_group(group: dist.ProcessGroup | None, *, patient: bool = False) -> dist.ProcessGroup:
+    """Return the group itself where it speaks gloo with the right time-out, else its twin that does.
+
+    A twin is made at the first use, by all ranks of the group together.
+
+    Args:
+        group: The ranks, all by default.
+        patient: For waits for what another rank does alone.
+    """
+    source = group if group is not None else dist.group.WORLD
+    assert isinstance(source, dist.ProcessGroup)
+    has_own_time = patient and _eval_timeout not in (None, _timeout)
+    if dist.get_backend(source) == "gloo" and not has_own_time:
+        return source
+    twins = _twins.setdefault(source, {})
+    if has_own_time not in twins:
+        timeout = (_eval_timeout if has_own_time else _timeout) or _DEFAULT_TIMEOUT
+        ranks = dist.get_process_group_ranks(source)
+        made = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
+        assert isinstance(made, dist.ProcessGroup)
+        twins[has_own_time] = made
+    return twins[has_own_time]
+
+
+@contextlib.contextmanager
+def waiting(*, patient: bool = False) -> Iterator[None]:
+    """Name the setting when a collective in the block takes too long.
+
+    Args:
+        patient: The block waits for what another rank does alone.
+
+    Raises:
+        WaitedTooLongError: instead of gloo's own error of this kind.
+        RuntimeError: any other one, as it was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "timed out waiting" not in str(error).lower():
+            raise
+        raise WaitedTooLongError(*_explain(patient)) from error
+
+
+def _explain(patient: bool) -> tuple[str, float, str]:
+    is_longer = patient and _eval_timeout is not None
+    seconds = ((_eval_timeout if is_longer else _timeout) or _DEFAULT_TIMEOUT).total_seconds()
+    setting = EVAL_TIMEOUT if is_longer else TIMEOUT
+    reason = " for what another rank does alone, such as evaluating or writing" if is_longer else " for another rank"
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return f"rank {rank} waited {seconds:g} s ({setting}){reason}", seconds, setting
