@@ -126,7 +126,7 @@ def gradient_norm(parameters: Sequence[torch.Tensor], norm_type: float = 2.0) ->
     gradients = [p.grad for p in parameters if p.grad is not None]
     if any(map(is_sharded, gradients)):
         return sharded_norm(gradients, norm_type)
-    return nn.utils.get_total_norm(gradients, norm_type)
+    return nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients], norm_type)
 
 
 def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:

@@ -79,6 +79,17 @@ class HistoryBuffer:
         """Return (value, iteration) of everything kept, oldest first."""
         return list(zip(self._values, self._iterations, strict=True))
 
+    def newer_than(self, iteration: int) -> list[tuple[float, int]]:
+        """Return (value, iteration) of what was put behind an iteration, oldest first.
+
+        Args:
+            iteration: the last one that does not count.
+        """
+        start = len(self._iterations)
+        while start > 0 and self._iterations[start - 1] > iteration:
+            start -= 1
+        return list(zip(self._values[start:], self._iterations[start:], strict=True))
+
     def count_within(self, iterations: int) -> int:
         """Return how many values lie within the newest ``iterations`` iterations.
 

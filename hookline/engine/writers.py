@@ -28,7 +28,7 @@ ETA_WINDOW = 200  # iterations whose median time stands for the time to come
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs one line with the remaining time, iteration, losses, times, learning rate and memory.
+    """Logs one line with the remaining time, iteration, losses, norm of the gradients, times, learning rate and memory.
 
     Args:
         max_iter: the number of steps of the run; without it the remaining time is left out.
@@ -54,7 +54,7 @@ class CommonMetricPrinter(EventWriter):
         parts = [
             eta,
             f"iter: {iteration}",
-            *[f"{name}: {value:.4g}" for name, (value, _) in shown.items() if "loss" in name],
+            *[f"{name}: {value:.4g}" for name, (value, _) in shown.items() if "loss" in name or name == "grad_norm"],
             *_times(histories, "time", self._window_size),
             *_times(histories, "data_time", self._window_size),
             f"lr: {rate}",

@@ -17,6 +17,22 @@ def test_every_value_is_taken_once():
         assert news.take() == {5: {"a": 2.0}}
 
 
+def test_no_evaluation_between_two_times_of_writing_is_lost():
+    news = NewScalars()
+    with EventStorage() as storage:
+        for step in range(30):
+            storage.put_scalar("lr", step, smoothing_hint=False, cur_iter=step)
+            storage.put_scalar("loss", step, cur_iter=step)
+            if step % 4 == 3:
+                storage.put_scalar("bbox/AP", step, smoothing_hint=False, cur_iter=step)
+            if step == 13:
+                first = news.take()
+        assert first == {3: {"bbox/AP": 3}, 7: {"bbox/AP": 7}, 11: {"bbox/AP": 11}, 13: {"lr": 13, "loss": 6.5}}
+        rest = [15, 19, 23, 27]
+        assert news.take() == {**{k: {"bbox/AP": k} for k in rest}, 29: {"lr": 29, "loss": 19.5}}
+        assert news.take() == {}
+
+
 def test_what_an_earlier_run_has_written_is_known():
     news = NewScalars()
     with EventStorage(20) as storage:

@@ -42,11 +42,11 @@ class TestCommonMetricPrinter:
         with EventStorage() as storage:
             for i in range(20):
                 storage.iter = i
-                storage.put_scalars(total_loss=2.0, loss_cls=1.5, other=1.0, time=0.5, data_time=0.25)
+                storage.put_scalars(total_loss=2.0, loss_cls=1.5, grad_norm=0.3, other=1.0, time=0.5, data_time=0.25)
                 storage.put_scalar("lr", 0.0025, smoothing_hint=False)
             text = self.line(caplog, CommonMetricPrinter(100), storage)
         assert text == (
-            " eta: 0:00:40  iter: 19  total_loss: 2  loss_cls: 1.5  time: 0.5000  last_time: 0.5000  "
+            " eta: 0:00:40  iter: 19  total_loss: 2  loss_cls: 1.5  grad_norm: 0.3  time: 0.5000  last_time: 0.5000  "
             "data_time: 0.2500  last_data_time: 0.2500  lr: 0.0025  max_mem: 123M"
         )
         assert storage.latest()["eta_seconds"] == (40.0, 19)
