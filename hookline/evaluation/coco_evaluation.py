@@ -23,7 +23,7 @@ from hookline.evaluation.predictions import Detections, ImageId
 from hookline.evaluation.results_file import detections_from_results, read_results
 from hookline.evaluation.tables import category_table, metric_table
 
-__all__ = ["CocoSettings", "evaluate_detections", "evaluate_predictions"]
+__all__ = ["CocoSettings", "evaluate_detections", "evaluate_predictions", "metric_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,17 +123,28 @@ def evaluate_detections(
         image_ids: the images that count, all by default.
 
     Returns:
-        ``{task: {metric: percent}}``; metrics of a task without any detection are NaN.
+        ``{task: {metric: percent}}`` with the names of :func:`metric_names`; without any detection all are NaN.
     """
     _check_images(ground_truth, detections, image_ids)
     results: OrderedDict[str, Any] = OrderedDict()
     for task in _choose_tasks(ground_truth, detections, settings.tasks):
         if len(detections) == 0:
             logger.warning(f"No predictions at all: the metrics of {task} are NaN")
-            results[task] = dict.fromkeys(METRICS[task], math.nan)
+            results[task] = dict.fromkeys(metric_names(task, ground_truth), math.nan)
         else:
             results[task] = _evaluate_task(task, ground_truth, detections, settings, image_ids)
     return results
+
+
+def metric_names(task: str, ground_truth: GroundTruth) -> list[str]:
+    """List the metrics of a task: those of all classes and, where there are several, one of each.
+
+    Args:
+        task: ``bbox``, ``segm`` or ``keypoints``.
+        ground_truth: of the data set.
+    """
+    classes = ground_truth.class_names
+    return list(dict.fromkeys([*METRICS[task], *(f"AP-{name}" for name in classes if len(classes) > 1)]))
 
 
 def _evaluate_task(

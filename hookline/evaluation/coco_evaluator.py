@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hookline.distributed import gather, is_main_process
-from hookline.evaluation.coco_evaluation import CocoSettings, evaluate_detections
+from hookline.evaluation.coco_evaluation import CocoSettings, evaluate_detections, metric_names
 from hookline.evaluation.evaluator import DatasetEvaluator
 from hookline.evaluation.ground_truth import GroundTruth, load_ground_truth
 from hookline.evaluation.predictions import Detections, ImageId, ImagePredictions
@@ -20,6 +20,7 @@ __all__ = ["COCOEvaluator"]
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
+_FIELDS = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
 
 
 class COCOEvaluator(DatasetEvaluator):
@@ -67,8 +68,8 @@ class COCOEvaluator(DatasetEvaluator):
         """Forget the predictions; the rank that evaluates loads the ground truth now rather than fail at the end."""
         self._processed = []
         self._detections = None
-        if self._ground_truth is None and self._evaluates():
-            self._ground_truth = load_ground_truth(self.dataset, self.metadata)
+        if self._evaluates():
+            self._loaded()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Keep what the metrics need of a batch; masks become run-length codes.
@@ -105,16 +106,32 @@ class COCOEvaluator(DatasetEvaluator):
         if not predictions:
             logger.warning("COCOEvaluator got no predictions: no image was processed")
             return OrderedDict()
-        if self._ground_truth is None:
-            self._ground_truth = load_ground_truth(self.dataset, self.metadata)
+        ground_truth = self._loaded()
         for one in predictions:
-            one.check_classes(len(self._ground_truth.category_ids))
-        self._detections = Detections.join(predictions, self._ground_truth.category_ids)
+            one.check_classes(len(ground_truth.category_ids))
+        self._detections = Detections.join(predictions, ground_truth.category_ids)
         if self.output_dir is not None:
             path = os.path.join(self.output_dir, "coco_instances_results.json")
             self.save_predictions(path)
             logger.info(f"Results written to {path}")
-        return evaluate_detections(self._ground_truth, self._detections, self.settings, img_ids)
+        return evaluate_detections(ground_truth, self._detections, self.settings, img_ids)
+
+    def metric_names(self, model: Any = None) -> list[str]:
+        """List the metrics by name, such as ``bbox/AP`` and ``segm/AP-cat``; reads the ground truth.
+
+        Args:
+            model: its ``predicted_fields`` tell, where it has them, whether it predicts masks and keypoints.
+        """
+        ground_truth, tasks = self._loaded(), self.settings.tasks
+        if tasks is None:
+            fields = getattr(model, "predicted_fields", None)
+            possible = [task for task, field in _FIELDS.items() if fields is None or field in fields]
+            tasks = tuple(task for task in possible if ground_truth.has(task))
+        return [f"{task}/{name}" for task in tasks for name in metric_names(task, ground_truth)]
+
+    def class_names(self) -> list[str]:
+        """List the data set's classes by class number; reads the ground truth."""
+        return list(self._loaded().class_names)
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return what ``evaluate`` gathered as COCO results, plain values; nothing on ranks that do not evaluate."""
@@ -132,6 +149,11 @@ class COCOEvaluator(DatasetEvaluator):
         if self._detections is None:
             raise RuntimeError("save_predictions writes what evaluate() gathered: call that first, on the first rank")
         write_results(self._detections, path)
+
+    def _loaded(self) -> GroundTruth:
+        if self._ground_truth is None:
+            self._ground_truth = load_ground_truth(self.dataset, self.metadata)
+        return self._ground_truth
 
     def _evaluates(self) -> bool:
         return is_main_process() or not self.distributed

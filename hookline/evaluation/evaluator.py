@@ -41,6 +41,21 @@ class DatasetEvaluator(ABC):
         """
         return None
 
+    def metric_names(self, model: Any = None) -> list[str] | None:
+        """List the names of the metrics that ``evaluate`` will give, so that a wrong one is found before training.
+
+        Args:
+            model: what will be evaluated, for evaluators whose metrics depend on what it predicts.
+
+        Returns:
+            Names such as ``bbox/AP``, the most important one first; None where they are not known before.
+        """
+        return None
+
+    def class_names(self) -> list[str] | None:
+        """List the classes that the metrics are about, by class number; None where there are none."""
+        return None
+
 
 class DatasetEvaluators(DatasetEvaluator):
     """Several evaluators fed from one run of the model.
@@ -87,3 +102,16 @@ class DatasetEvaluators(DatasetEvaluator):
                     raise ValueError(f"two evaluators give results under the name {task!r}")
                 results[task] = metrics
         return results
+
+    def metric_names(self, model: Any = None) -> list[str] | None:
+        """List the metrics of all, in order; None where one of them does not know its own.
+
+        Args:
+            model: what will be evaluated.
+        """
+        found = [evaluator.metric_names(model) for evaluator in self.evaluators]
+        return None if None in found else [name for names in found for name in names or ()]
+
+    def class_names(self) -> list[str] | None:
+        """Give the classes of the first evaluator that has some."""
+        return next((names for each in self.evaluators if (names := each.class_names()) is not None), None)

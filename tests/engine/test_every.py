@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 
 from hookline.engine import Every
@@ -44,3 +46,27 @@ def test_refuses_negative_numbers():
         Every(-1)
     with pytest.raises(ValueError, match="-2"):
         Every(1, first=-2)
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(61, 8), (7, 2), (8, 8), (5, 8), (117_266, 16)])
+@pytest.mark.parametrize("count", [1, 2, 0.5, 1 / 3, 0.1, 2.5])
+def test_epochs_end_where_their_samples_do(samples, batch, count):
+    """The k-th time is the first step at whose end k * count epochs of samples were seen; counted sample by sample."""
+    every = Every.epochs(count, Fraction(samples, batch))
+    exact = {0.5: Fraction(1, 2), 1 / 3: Fraction(1, 3), 0.1: Fraction(1, 10), 2.5: Fraction(5, 2)}.get(count, count)
+    steps = min(200, 3 * samples)
+    expected, k = set(), 1
+    for done in range(1, steps + 1):
+        while done * batch >= k * exact * samples:
+            expected.add(done - 1)
+            k += 1
+    assert fired(every, steps) == sorted(expected)
+
+
+def test_epochs_may_begin_late_and_never():
+    assert fired(Every.epochs(1, Fraction(61, 8), first=20), 40) == [22, 30, 38]  # after 23, 31, 39 steps
+    assert fired(Every.epochs(1, Fraction(61, 8)), 16) == [7, 15]
+    assert fired(Every.epochs(0, Fraction(61, 8)), 40) == []
+    for wrong in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="epochs"):
+            Every.epochs(wrong, Fraction(1))

@@ -96,6 +96,40 @@ def test_perfect_predictions_are_100(tiny_json, predict):
     assert math.isnan(metrics["APl"])  # there are no large objects
 
 
+def flat(results):
+    return [f"{task}/{name}" for task, metrics in results.items() for name in metrics]
+
+
+class Model:
+    def __init__(self, *fields):
+        self.predicted_fields = ("pred_boxes", "scores", "pred_classes", *fields)
+
+
+@pytest.mark.parametrize("tasks", [None, ["segm", "bbox"]])
+def test_the_metrics_are_known_before(instances_json, noisy, tasks):
+    evaluator = COCOEvaluator(instances_json, tasks)
+    before = evaluator.metric_names(Model("pred_masks"))
+    assert before[0] == ("bbox/AP" if tasks is None else "segm/AP")
+    assert before == flat(evaluate(evaluator, noisy))
+    assert len(before) == 2 * (6 + 80)
+    assert len(evaluator.class_names()) == 80
+
+
+def test_the_metrics_of_keypoints_are_known_before(keypoints_json, noisy_people):
+    evaluator = COCOEvaluator(keypoints_json)
+    before = evaluator.metric_names(Model("pred_masks", "pred_keypoints"))
+    assert before == flat(evaluate(evaluator, noisy_people))
+    assert before == evaluator.metric_names()  # of a model that does not tell
+
+
+def test_the_metrics_of_a_model_without_masks_are_known_before(tiny_json, predict):
+    evaluator = COCOEvaluator(tiny_json)
+    before = evaluator.metric_names(Model())
+    assert before == [f"bbox/{name}" for name in (*BOX_STATS, "AP-cat", "AP-dog")]
+    assert before == flat(evaluate(evaluator, [predict(7, [[2, 2, 12, 12]], [0])]))
+    assert before == flat(evaluate(evaluator, [predict(7, [], [])]))  # without a detection too
+
+
 def test_one_class_has_no_row_of_its_own(tiny_json, predict):
     content = json.loads(tiny_json.read_text())
     content["categories"] = content["categories"][:1]
@@ -108,7 +142,7 @@ def test_without_any_detection_the_metrics_are_nan(tiny_json, predict):
     results = evaluate(COCOEvaluator(tiny_json, ["bbox", "segm"]), [predict(7, [], [], **empty)])
     assert list(results) == ["bbox", "segm"]
     for metrics in results.values():
-        assert list(metrics) == list(BOX_STATS)
+        assert list(metrics) == [*BOX_STATS, "AP-cat", "AP-dog"]
         assert all(map(math.isnan, metrics.values()))
 
 

@@ -40,3 +40,20 @@ def test_only_evaluators_are_taken():
         DatasetEvaluators(["bbox"])
     with pytest.raises(TypeError, match="abstract"):
         DatasetEvaluator()
+
+
+class Known(Recorder):
+    def metric_names(self, model=None):
+        return [f"{self.task}/{model}"]
+
+    def class_names(self):
+        return ["cat"]
+
+
+def test_the_metrics_of_several_are_known_if_those_of_each_are():
+    both = DatasetEvaluators([Known("a", []), Known("b", [])])
+    assert both.metric_names("AP") == ["a/AP", "b/AP"]
+    assert DatasetEvaluators([Known("a", []), Recorder("b", [])]).metric_names() is None
+    assert DatasetEvaluators([Recorder("b", []), Known("a", [])]).class_names() == ["cat"]
+    assert Recorder("b", []).metric_names() is None
+    assert Recorder("b", []).class_names() is None

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hookline.distributed import is_main_process
+from hookline.distributed import broadcast, get_world_size, is_main_process
 from hookline.engine.every import Every
 from hookline.engine.train_loop import HookBase
 
@@ -29,6 +29,9 @@ class PeriodicCheckpointer(HookBase):
         max_iter: the number of iterations after which the final one is due, by default that of the run.
         max_to_keep: how many periodic files stay on the disk, by default what the checkpointer says.
         file_prefix: how the files' names begin.
+        save_last: save ``model_final``.
+        save_optimizer: False for slim periodic files, which hold the model alone: a run cannot be resumed from them.
+            ``model_final`` is whole in any case.
 
     Raises:
         ValueError: if ``max_to_keep`` is not positive.
@@ -41,6 +44,9 @@ class PeriodicCheckpointer(HookBase):
         max_iter: int | None = None,
         max_to_keep: int | None = None,
         file_prefix: str = "model",
+        *,
+        save_last: bool = True,
+        save_optimizer: bool = True,
     ) -> None:
         if max_to_keep is not None:
             if max_to_keep < 1:
@@ -50,17 +56,27 @@ class PeriodicCheckpointer(HookBase):
         self._every = Every.of(period)
         self._max_iter = max_iter
         self._file_prefix = file_prefix
+        self._save_last = save_last
+        self._slim = {} if save_optimizer else {"save_optimizer": False}
+
+    def before_train(self) -> None:
+        """Say it where periodic files will not do for a resume."""
+        if self._slim and is_main_process():
+            logger.warning(
+                "save_optimizer=False: periodic checkpoints hold the model alone, and a run that is killed cannot be "
+                "resumed from them"
+            )
 
     def after_step(self) -> None:
         """Save when it is time."""
         trainer = self.trainer
         iteration, max_iter = trainer.iter, self._max_iter or trainer.max_iter
-        periodic, final = self._every(iteration), iteration + 1 >= max_iter
+        periodic, final = self._every(iteration), self._save_last and iteration + 1 >= max_iter
         if not periodic and not final:
             return
         trainer.flush_metrics(self)
         if periodic:
-            self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
+            self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration, **self._slim)
         if final:
             self._checkpointer.save(f"{self._file_prefix}_final", iteration=iteration)
         trainer.wait_for_main(self)
@@ -146,26 +162,36 @@ class BestCheckpointer(HookBase):
             finished_iter: the last finished step, which the checkpoint is about.
         """
         self.trainer.flush_metrics(self)
+        is_better = self._is_better()
+        if get_world_size() > 1 and self.trainer._is_shared(self):
+            # only rank 0 has the results; all ranks save, since each may hold a part of the model
+            is_better, state = broadcast((is_better, self.state_dict()))
+            self.load_state_dict(state)
+        if is_better:
+            self._checkpointer.save(self._file_prefix, iteration=finished_iter)
+
+    def _is_better(self) -> bool:
+        """Look at the newest value, once, and remember it if it is the best so far."""
         found = self.trainer.storage.latest().get(self._val_metric)
         if found is None:
             self._warn_of_missing()
-            return
+            return False
         value, metric_iter = found
         if metric_iter <= self._seen_iter:
-            return
+            return False
         self._seen_iter = metric_iter
         if not math.isfinite(value):
             logger.warning("%s is %s at iteration %d: not the best", self._val_metric, value, metric_iter)
-            return
+            return False
         before, before_iter = self.best_metric, self.best_iter
         if before is not None and not (value > before if self._mode == "max" else value < before):
             logger.info(
                 "%s of %.5f is not better than %.5f of iteration %d", self._val_metric, value, before, before_iter
             )
-            return
+            return False
         self.best_metric, self.best_iter = value, metric_iter
         logger.info("%s of %.5f is the best so far: saving %s", self._val_metric, value, self._file_prefix)
-        self._checkpointer.save(self._file_prefix, iteration=finished_iter)
+        return True
 
     def _warn_of_missing(self) -> None:
         """Name what could have been meant; only rank 0 has the results of an evaluation."""

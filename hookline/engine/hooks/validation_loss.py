@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,16 +14,17 @@ from torch import nn
 from hookline.distributed import all_gather, get_rank
 from hookline.engine.events import EventStorage
 from hookline.engine.every import Every
+from hookline.engine.hooks.measuring import MeasuringHook
 from hookline.engine.losses import as_losses
 from hookline.engine.randomness import StepSeeder
-from hookline.engine.train_loop import HookBase
 
 __all__ = ["ValidationLossHook", "untouched"]
 
 _QUIET = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+_QUIET_NAMES = ("StochasticDepth", "DropPath", "DropBlock")  # of torchvision, timm and others
 
 
-class ValidationLossHook(HookBase):
+class ValidationLossHook(MeasuringHook):
     """Records the losses over a whole validation set as ``validation/total_loss`` and ``validation/<loss>``.
 
     The model is called as in training, for it to return losses, but normalisation layers use their running statistics
@@ -31,15 +32,19 @@ class ValidationLossHook(HookBase):
     batch only, so that two measurements compare. Parameters, buffers, gradients, generators and the training metrics
     are afterwards what they were.
 
-    Register it on every rank, each with its own part of the data.
+    Register it on every rank, each with its own part of the data. See
+    :class:`~hookline.engine.hooks.measuring.MeasuringHook` for a run that is stopped meanwhile.
 
     Args:
         period: iterations between two measurements; 0 for the end only.
         data_loader: finite iterable of batches with what losses need, such as the ground truth.
         after_train: measure when training has come to its end.
+        interruption: the exception by which the loader says, on all ranks together, that it was asked to stop early.
         prefix: put before the names, with a slash.
         seed: of the model's draws.
     """
+
+    what = "validation loss"
 
     def __init__(
         self,
@@ -48,25 +53,15 @@ class ValidationLossHook(HookBase):
         after_train: bool = True,
         prefix: str = "validation",
         seed: int = 0,
+        *,
+        interruption: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> None:
-        self._every = Every.of(period)
+        super().__init__(period, after_train, interruption=interruption)
         self._loader = data_loader
-        self._at_end = after_train
         self._prefix = prefix
         self._seed = seed
 
-    def after_step(self) -> None:
-        """Measure when it is time; the last iteration is left to the end."""
-        trainer = self.trainer
-        if self._every(trainer.iter) and not (trainer.iter + 1 == trainer.max_iter and self._at_end):
-            self._measure()
-
-    def after_train(self) -> None:
-        """Measure the final model, unless training failed."""
-        if self._at_end and self.trainer.iter >= self.trainer.max_iter:
-            self._measure()
-
-    def _measure(self) -> None:
+    def measure(self) -> Mapping[str, float]:
         """Sum up the whole set.
 
         Raises:
@@ -80,8 +75,7 @@ class ValidationLossHook(HookBase):
         names = dict.fromkeys(name for found, _ in everywhere for name in found)
         losses = {name: sum(found.get(name, 0.0) for found, _ in everywhere) / total for name in names}
         losses["total_loss"] = sum(losses.values())
-        named = {f"{self._prefix}/{name}": value for name, value in losses.items()}
-        self.trainer.storage.put_scalars(smoothing_hint=False, cur_iter=self.trainer.iter, **named)
+        return {f"{self._prefix}/{name}": value for name, value in losses.items()}
 
     def _sum_here(self) -> tuple[dict[str, float], int]:
         model = self.trainer.model
@@ -92,7 +86,7 @@ class ValidationLossHook(HookBase):
         with untouched(model), torch.no_grad(), EventStorage(self.trainer.iter):
             model.train()
             for module in model.modules():
-                if isinstance(module, _QUIET):
+                if isinstance(module, _QUIET) or type(module).__name__ in _QUIET_NAMES:
                     module.eval()
             for index, batch in enumerate(self._loader):
                 seeder.seed_python(index)
@@ -114,7 +108,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
         model: the model.
     """
     modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     python, arrays, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = torch.get_device_module(accelerator) if accelerator is not None else None
@@ -125,8 +124,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module, mode in modes.items():
             module.training = mode
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer.copy_(before)  # the model may have put another tensor in its place
         random.setstate(python)
         np.random.set_state(arrays)
         torch.set_rng_state(cpu)

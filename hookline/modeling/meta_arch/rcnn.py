@@ -66,6 +66,15 @@ class GeneralizedRCNN(nn.Module):
         """Where the model is, and where it moves its inputs."""
         return self.pixel_mean.device
 
+    @property
+    def predicted_fields(self) -> tuple[str, ...] | None:
+        """Names of the fields of its predictions, for those who evaluate; None where its heads do not tell."""
+        switches = {"pred_masks": "mask_on", "pred_keypoints": "keypoint_on"}
+        if not all(hasattr(self.roi_heads, switch) for switch in switches.values()):
+            return None
+        others = [field for field, switch in switches.items() if getattr(self.roi_heads, switch)]
+        return ("pred_boxes", "scores", "pred_classes", *others)
+
     def forward(self, batched_inputs: list[Sample]) -> dict[str, Tensor] | list[Prediction]:
         """Compute the losses of a batch in training, or predictions in evaluation.
 

@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -43,6 +46,25 @@ class TestPeriodic:
         saver = Saver()
         make_trainer([PeriodicCheckpointer(saver, 20, file_prefix="net")]).train(0, 20)
         assert saver.saved == [("net_0000019", 19), ("net_final", 19)]
+
+    def test_without_the_last_one(self, make_trainer):
+        saver = Saver()
+        make_trainer([PeriodicCheckpointer(saver, 20, save_last=False)]).train(0, 45)
+        assert saver.saved == [("model_0000019", 19), ("model_0000039", 39)]
+
+    def test_slim_files_are_passed_over_by_a_resume(self, make_trainer, tmp_path, caplog):
+        trainer = make_trainer()
+        checkpointer = Checkpointer(trainer.model, tmp_path, trainer=trainer)
+        trainer.register_hooks([PeriodicCheckpointer(checkpointer, 2, save_optimizer=False)])
+        trainer.train(0, 5)
+        assert "cannot be resumed" in caplog.text
+        slim, final = (
+            torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("model_0000003", "model_final")
+        )
+        assert "optimizer" not in slim
+        assert "optimizer" in final
+        (tmp_path / "model_final.pth").unlink()
+        assert checkpointer.resume() == -1
 
     def test_own_end(self, make_trainer):
         saver = Saver()
@@ -114,9 +136,60 @@ class TestBest:
         trainer = make_trainer([BestCheckpointer(1, Saver(), "a"), BestCheckpointer(1, Saver(), "b")])
         assert set(trainer.hooks_state_dict()) == {"BestCheckpointer.a", "BestCheckpointer.b"}
 
+    def test_all_ranks_save_what_rank_0_found_the_best(self, tmp_path):
+        (tmp_path / "script.py").write_text(TWO_RANKS)
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ranks = [subprocess.Popen([sys.executable, tmp_path / "script.py", str(r), tmp_path], env=env) for r in (0, 1)]
+        try:
+            assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+
     def test_wrong_mode(self):
         with pytest.raises(ValueError, match="'largest'"):
             BestCheckpointer(1, Saver(), "AP", mode="largest")
+
+
+TWO_RANKS = """
+import sys
+import torch
+import torch.distributed as dist
+from hookline.engine import SimpleTrainer
+from hookline.engine.hooks import BestCheckpointer, EvalHook
+
+rank, root = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{root}/store", rank=rank, world_size=2)
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        return {"loss": self.w * sum(batch)}
+
+
+class Saver:
+    saved = []
+
+    def save(self, name, *, iteration):
+        self.saved.append((name, iteration))
+        dist.barrier()  # as where each rank holds a part
+
+
+model = Model()
+trainer = SimpleTrainer(model, [[1.0]] * 20, torch.optim.SGD(model.parameters(), lr=0.0))
+values = iter([1.0, 0.5, 2.0])
+best = BestCheckpointer(2, Saver(), "AP")
+trainer.register_hooks([EvalHook(2, lambda: {"AP": next(values)} if rank == 0 else None, False), best])
+trainer.train(0, 6)
+assert Saver.saved == [("model_best", 1), ("model_best", 5)], Saver.saved
+assert (best.best_metric, best.best_iter) == (2.0, 5)
+dist.destroy_process_group()
+"""
 
 
 def test_a_run_through_real_files_goes_on_bit_for_bit(make_trainer, tmp_path):

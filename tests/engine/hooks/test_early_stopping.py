@@ -117,7 +117,7 @@ trainer.register_hooks([
 trainer.train(0, 20)
 assert trainer.iter == 6, trainer.iter
 assert (stop.best, stop.best_iter, stop.waited) == (1.0, 1, 2)
-assert trainer.storage.latest()["validation/total_loss"] == (4.0, 6), trainer.storage.latest()
+assert trainer.storage.latest()["validation/total_loss"] == (4.0, 5), trainer.storage.latest()  # not again at the end
 dist.destroy_process_group()
 """
 

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import pickle
 import random
@@ -6,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
-from hookline.engine import SimpleTrainer, get_event_storage
-from hookline.engine.hooks import CallbackHook, ValidationLossHook
+from hookline.engine import Checkpointer, SimpleTrainer, get_event_storage
+from hookline.engine.hooks import CallbackHook, PeriodicCheckpointer, ValidationLossHook
+from hookline.engine.hooks.validation_loss import untouched
 
 
 class Model(nn.Module):
@@ -120,3 +123,66 @@ def test_what_fails_leaves_no_trace_either(stream):
 def test_an_empty_set_is_refused(make_trainer):
     with pytest.raises(ValueError, match="no sample"):
         make_trainer([ValidationLossHook(1, [])]).train(0, 2)
+
+
+class Swapping(Mean):
+    """Puts a new tensor in a buffer's place, as some models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.path = StochasticDepth(0.5, "row")
+
+    def forward(self, batch):
+        self.calls = self.calls + 1
+        assert self.path.training == torch.is_grad_enabled()
+        return super().forward(batch)
+
+
+def test_buffers_that_are_replaced_come_back():
+    model = Swapping()
+    before = model.calls
+    with untouched(model), torch.no_grad():
+        model.path.eval()
+        model([1.0])
+    assert model.calls is before
+    assert float(before) == 0
+    trainer = SimpleTrainer(model, [[1.0]] * 2, torch.optim.SGD(model.parameters(), lr=0.0))
+    trainer.register_hooks([ValidationLossHook(1, [[1.0]])])
+    trainer.train(0, 2)
+    assert float(model.calls) == 2
+
+
+class Stopped(Exception):
+    pass
+
+
+class Loader:
+    def __init__(self, stop):
+        self.stop, self.times = stop, 0
+
+    def __iter__(self):
+        self.times += 1
+        yield [1.0]
+        if self.stop is not None and self.times == 2:
+            raise self.stop
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Stopped])
+def test_what_was_not_finished_is_made_up_for_after_a_resume(tmp_path, stop):
+    def run(end, stop=None):
+        model = Mean()
+        trainer = SimpleTrainer(model, [[1.0]] * 9, torch.optim.SGD(model.parameters(), lr=0.1))
+        checkpointer = Checkpointer(model, tmp_path, trainer=trainer)
+        hook = ValidationLossHook(2, Loader(stop), interruption=Stopped)
+        trainer.register_hooks([PeriodicCheckpointer(checkpointer, 2), hook])
+        start = checkpointer.resume() + 1
+        with contextlib.suppress(KeyboardInterrupt):
+            trainer.train(start, end)
+        return [(i, round(v, 4)) for v, i in trainer.storage.history("validation/a").values()], hook
+
+    first, hook = run(4 if stop is KeyboardInterrupt else 5, stop)
+    assert first[0] == (1, 0.4)
+    assert hook.unfinished is False  # of the last one
+    second, _ = run(6)
+    assert second == [(1, 0.4), (3, -0.2), (6, -0.8)] if stop is KeyboardInterrupt else second[-1] == (6, -0.8)

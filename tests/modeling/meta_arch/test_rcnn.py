@@ -176,3 +176,9 @@ def test_samples_without_ground_truth_and_inference_in_training_are_refused(buil
     del sample["instances"]
     with pytest.raises(ValueError, match=r"without `instances` in training: 0.jpg"):
         model([sample])
+
+
+def test_a_model_tells_what_it_predicts(build_rcnn, make_sample):
+    model = build_rcnn(keypoints=2).eval()
+    predicted = model([make_sample(64, 96, [[10, 10, 40, 40]], [0], keypoints=2)])[0]["instances"]
+    assert set(model.predicted_fields) == set(predicted.get_fields()) - {"pred_keypoint_heatmaps"}
