@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from hookline.cli.checks import check_group, expect_bool, expect_int, expect_number, expect_one_of
 from hookline.cli.errors import UsageError
 from hookline.distributed import broadcast, is_main_process
-from hookline.engine import Checkpointer, ClipGradNorm, SimpleTrainer, hooks
+from hookline.engine import Checkpointer, SimpleTrainer, hooks
 from hookline.engine.anomaly import non_finite_parameters
 from hookline.engine.checkpoint_read import damage_of, read_outline
 from hookline.engine.losses import NonFiniteError
@@ -49,7 +49,7 @@ def check_guards(cfg: DictConfig) -> None:
         if guards[key] is not None:
             expect_number(f"guards.{key}", guards[key], 0, exclusive=True)
     expect_number("guards.watchdog_between_s", guards.watchdog_between_s, 0, exclusive=True)
-    for key in ("anomaly", "log_grad_norm", "watchdog_abort"):
+    for key in ("anomaly", "watchdog_abort"):
         expect_bool(f"guards.{key}", guards[key])
     if guards.watchdog_abort and guards.watchdog_s is None:
         raise UsageError(
@@ -57,16 +57,13 @@ def check_guards(cfg: DictConfig) -> None:
         )
 
 
-def guard_hooks(guards: DictConfig, grad_clip: Any = None) -> list[hooks.HookBase]:
+def guard_hooks(guards: DictConfig) -> list[hooks.HookBase]:
     """Make the hooks that act before all others but the timer.
 
     Args:
         guards: ``train.guards``, checked.
-        grad_clip: what clips the gradients; one that measures their norm needs no other hook for it.
     """
     found: list[hooks.HookBase] = []
-    if guards.log_grad_norm and not _measures_norm(grad_clip):
-        found.append(hooks.GradientNorm())
     if guards.non_finite != "raise" or guards.anomaly:
         found.append(
             hooks.NonFiniteGuard(
@@ -232,9 +229,3 @@ def _guard_of(trainer: SimpleTrainer) -> hooks.NonFiniteGuard | None:
 
 def _with_hint(error: NonFiniteError) -> NonFiniteError:
     return NonFiniteError(f"{error}\n  {HINT}", error.iteration)
-
-
-def _measures_norm(grad_clip: Any) -> bool:
-    if isinstance(grad_clip, int | float):
-        return True
-    return isinstance(grad_clip, ClipGradNorm) and not grad_clip.per_parameter

@@ -10,7 +10,6 @@ from torch import nn
 
 from hookline.cli.averages import Average, build_averages, save_averages, with_averages
 from hookline.cli.evaluations import Evaluations
-from hookline.cli.gradients import gradient_clipper
 from hookline.cli.guards import build_watchdog, guard_hooks
 from hookline.cli.loggers import build_histograms, build_writer_hook
 from hookline.cli.precise_bn import build_precise_bn
@@ -62,7 +61,7 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         watchdog,
         hooks.IterationTimer(),
         UnusedParameterCheck(),
-        *guard_hooks(settings.guards, gradient_clipper(settings.grad_clip)),
+        *guard_hooks(settings.guards),
         *schedulers(parts.cfg),
         *(each.hook for each in averages),
         hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
@@ -89,7 +88,7 @@ def repeating_hooks(cfg: DictConfig) -> list[hooks.HookBase | None]:
     averages = [each.hook for each in build_averages(cfg.train)]
     return [
         watchdog,
-        *guard_hooks(cfg.train.guards, gradient_clipper(cfg.train.grad_clip)),
+        *guard_hooks(cfg.train.guards),
         *schedulers(cfg),
         *averages,
     ]

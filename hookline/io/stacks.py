@@ -34,12 +34,17 @@ def offer_stacks() -> None:
             os.close(before)
 
 
-def own_stacks() -> str:
-    """Return the stacks of all threads of this process, the newest call first."""
+def own_stacks(*, with_caller: bool = True) -> str:
+    """Return the stacks of all threads of this process, the newest call first.
+
+    Args:
+        with_caller: also that of the thread that asks.
+    """
     with tempfile.TemporaryFile() as file:
         faulthandler.dump_traceback(file=file, all_threads=True)
         file.seek(0)
-        return file.read().decode("utf-8", "replace").rstrip()
+        threads = file.read().decode("utf-8", "replace").rstrip().split("\n\n")
+    return "\n\n".join(one for one in threads if with_caller or not one.startswith("Current thread"))
 
 
 def stacks_of(pid: int, wait_s: float = 1.0) -> str | None:

@@ -15,7 +15,6 @@ from hookline.cli.errors import UsageError
 from hookline.cli.guards import check_guards, guard_hooks
 from hookline.cli.train import main
 from hookline.configs.common.train import train as defaults
-from hookline.engine import ClipGradNorm, ClipGradValue
 
 PROGRAM = Path(__file__).parents[2] / "train_net.py"
 
@@ -150,14 +149,6 @@ def test_an_unknown_guard_ends_the_run_before_it_begins(recipe, tmp_path, capsys
 
 def test_by_default_there_is_no_guard():
     assert guard_hooks(settings().train.guards) == []
-
-
-@pytest.mark.parametrize(
-    ("clip", "expected"),
-    [(None, 1), (1.0, 0), (ClipGradNorm(1.0), 0), (ClipGradNorm(1.0, per_parameter=True), 1), (ClipGradValue(1.0), 1)],
-)
-def test_the_norm_is_measured_once(clip, expected):
-    assert len(guard_hooks(settings(log_grad_norm=True).train.guards, clip)) == expected
 
 
 @pytest.mark.parametrize("mark", ["forward", "gradient"])

@@ -524,3 +524,18 @@ def test_hooks_written_for_detectron2(make_trainer):
     assert stop.finished
     assert stop.best < float("inf")
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.99**10)
+
+
+def test_memory_that_is_not_enough_names_the_batch_and_what_helps(make_trainer, monkeypatch, caplog):
+    from hookline.engine.hooks import CallbackHook
+
+    monkeypatch.setattr(torch.cuda, "memory_summary", lambda abbreviated: "the table of torch")
+
+    def fail(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        make_trainer([CallbackHook(after_backward=fail)]).train(0, 2)
+    assert "failed at iteration 0 with OutOfMemoryError; its batch: 0000.jpg, 0001.jpg" in caplog.text
+    assert "train.accumulate" in caplog.text
+    assert "the table of torch" in caplog.text

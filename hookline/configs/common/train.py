@@ -59,7 +59,6 @@ train = OmegaConf.create(
             "max_restores": 3,
             "window": 1000,  # iterations within which more than that ends the run
             "anomaly": False,  # repeat such steps, to name the module
-            "log_grad_norm": False,  # also where it is not clipped
             "gc_period": None,  # iterations between two garbage collections; null leaves them to Python
             "memory_growth": None,  # share by which a process may grow before it is named, such as 0.25
             "memory_period": 1000,  # iterations between two looks

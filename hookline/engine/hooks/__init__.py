@@ -7,7 +7,6 @@ from hookline.engine.hooks.early_stopping import EarlyStopping
 from hookline.engine.hooks.ema import EMAHook
 from hookline.engine.hooks.evaluation import EvalHook, flatten_results
 from hookline.engine.hooks.garbage import GarbageCollection
-from hookline.engine.hooks.gradient_norm import GradientNorm
 from hookline.engine.hooks.histograms import HistogramHook
 from hookline.engine.hooks.lr_scheduler import LRScheduler
 from hookline.engine.hooks.memory import MemoryGuard
@@ -32,7 +31,6 @@ __all__ = [
     "EarlyStopping",
     "EvalHook",
     "GarbageCollection",
-    "GradientNorm",
     "HistogramHook",
     "HookBase",
     "IterationTimer",

@@ -68,7 +68,7 @@ class MemoryGuard(HookBase):
         who = f"child process {pid} ({command_of(pid)[:60]})" if pid else "this process"
         logger.warning(
             "the memory of %s grew from %.0f to %.0f MiB (%+.0f %%) between the iterations %d and %d; %s is available",
-            *(who, before / MIB, now / MIB, 100 * (now / before - 1), since, self.trainer.iter, _available()),
+            *(who, before / MIB, now / MIB, 100 * (now / max(before, 1) - 1), since, self.trainer.iter, _available()),
         )
 
 

@@ -97,18 +97,27 @@ class Watchdog(HookBase):
         reported: tuple[Any, float] = (None, 0.0)  # the stall, and how long it was when it was reported
         try:
             while not self._stop.wait(tick):
-                moved = self._moved
-                since, limit, where = moved
-                self._arm(self._limits[limit] + 10 * tick)
-                stalled = time.monotonic() - since
-                if reported[0] is not None and reported[0] is not moved:
-                    logger.warning("rank %d moves again, after more than %.0f s", get_rank(), reported[1])
-                    reported = (None, 0.0)
-                if stalled > max(self._limits[limit], 2 * reported[1]):
-                    reported = (moved, stalled)
-                    self._report(stalled, where)
+                reported = self._look(reported)
+                self._arm(self._limits[self._moved[1]] + 10 * tick)
+            self._look(reported)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _look(self, reported: tuple[Any, float]) -> tuple[Any, float]:
+        """Report a stall, or its end.
+
+        Returns:
+            The stall that is reported, and its length by now.
+        """
+        since, limit, where = moved = self._moved
+        if reported[0] is not None and reported[0] is not moved:
+            logger.warning("rank %d moves again, after more than %.0f s", get_rank(), reported[1])
+            reported = (None, 0.0)
+        stalled = time.monotonic() - since
+        if stalled > max(self._limits[limit], 2 * reported[1]):
+            self._report(stalled, where)
+            return moved, stalled
+        return reported
 
     def _arm(self, seconds: float) -> None:
         """Put off the interpreter's watchdog, which only barks where this thread itself cannot run."""
@@ -117,7 +126,7 @@ class Watchdog(HookBase):
 
     def _report(self, stalled: float, where: str) -> None:
         rank = get_rank()
-        parts = [f"rank {rank} has not moved for {stalled:.0f} s, {where}. Its stacks:", own_stacks()]
+        parts = [f"rank {rank} has not moved for {stalled:.0f} s, {where}. Its stacks:", own_stacks(with_caller=False)]
         for pid in children_of():
             stacks, who = stacks_of(pid), f"child process {pid} ({command_of(pid)[:60]})"
             parts += [f"{who}:", stacks] if stacks else [f"{who} tells no stacks"]
