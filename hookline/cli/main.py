@@ -21,6 +21,7 @@ COMMANDS = {
     "pack": ("hookline.cli.pack", "run_pack", "pack a folder into an FFRecord file"),
     "unpack": ("hookline.cli.pack", "run_unpack", "write a packed folder's files to a folder"),
     "ffr": ("hookline.cli.pack", "run_ffr", "list, verify or describe FFRecord files"),
+    "profile": ("hookline.cli.profile", "run", "train a few steps and print where their time goes"),
     "slurm": ("hookline.cli.slurm", "run", "write the sbatch script of a training, show it, submit it"),
     "env": ("hookline.cli.environment", "run", "print versions and devices"),
 }
