@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
+from hookline.engine.shards import is_sharded
+
 __all__ = ["fuses", "keep_implementation"]
 
 # On the CPU fused kernels are faster too, but their last digits differ and the step gains less than a percent.
 DEVICES = ("cuda",)
+SHARDED = (torch.optim.Adam, torch.optim.AdamW)
 IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 
 
@@ -23,11 +26,16 @@ def fuses(optimizer: Callable[..., Any], parameters: Iterable[torch.Tensor]) -> 
         parameters: all that it gets.
 
     Returns:
-        Whether it knows the argument and all parameters are floating-point numbers on a GPU.
+        Whether it knows the argument and all parameters are floating-point numbers on a GPU; of sharded ones torch can
+        fuse the steps of Adam and AdamW only.
     """
+    parameters = list(parameters)
     try:
         knows = "fused" in inspect.signature(optimizer).parameters
     except (TypeError, ValueError):  # a builtin that does not tell its arguments
+        return False
+    shards = sum(map(is_sharded, parameters))
+    if shards and not (shards == len(parameters) and optimizer in SHARDED):
         return False
     return knows and all(p.device.type in DEVICES and p.is_floating_point() for p in parameters)
 

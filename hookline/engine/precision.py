@@ -148,8 +148,10 @@ class FP16(Precision):
         """Let the scaler begin anew with its scale as it is: what is left out here was no overflow of the scale."""
         self.scaler.update(self.scaler.get_scale())
 
-    def _note_update(self, *unused: Any) -> None:
-        self._updated = True
+    def _note_update(self, optimizer: torch.optim.Optimizer, *unused: Any) -> None:
+        # A fused optimizer is always called and leaves the step out by itself; the others wait for the same verdict.
+        found = getattr(optimizer, "found_inf", None)
+        self._updated = found is None or not found.item()
 
     def metrics(self) -> dict[str, float]:
         """Return the scale and the number of steps left out so far."""

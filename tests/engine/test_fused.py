@@ -33,6 +33,33 @@ def test_chosen_by_device_and_class(monkeypatch):
     assert not fuses(torch.optim.SGD, [torch.zeros(2, dtype=torch.int64)])
 
 
+@pytest.fixture
+def sharded():
+    """A model sharded by torch over the one process that there is."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Linear(4, 4)
+        fully_shard(model)
+        yield model
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
+def test_what_is_fused_of_sharded_parameters_can_step(cls, sharded, monkeypatch):
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    chosen = fuses(cls, sharded.parameters())
+    assert chosen is (cls in (torch.optim.Adam, torch.optim.AdamW))
+    assert not fuses(cls, [*sharded.parameters(), nn.Parameter(torch.zeros(2))])
+    optimizer = cls(sharded.parameters(), lr=0.1, fused=chosen or None)
+    before = sharded.weight.full_tensor().detach().clone()
+    sharded(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(sharded.weight.full_tensor(), before)
+
+
 @pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("after", [False, True])

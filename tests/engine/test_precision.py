@@ -7,10 +7,10 @@ from hookline.engine.precision import BF16, FP16, FP32, TF32, build_precision
 class Step:
     """One training step of a linear model, with the dtype seen in the forward pass."""
 
-    def __init__(self, precision):
+    def __init__(self, precision, optimizer=torch.optim.SGD, fused=None):
         torch.manual_seed(0)
         self.linear = torch.nn.Linear(4, 1)
-        self.optimizer = torch.optim.SGD(self.linear.parameters(), lr=0.1)
+        self.optimizer = optimizer(self.linear.parameters(), lr=0.1, fused=fused)
         self.precision = precision
 
     def __call__(self, factor=1.0):
@@ -64,8 +64,10 @@ def test_tf32_leaves_the_settings_as_they_were():
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def test_fp16_skips_a_step_that_overflows():
-    step = Step(FP16("cpu"))
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("fused", [False, True])
+def test_fp16_skips_a_step_that_overflows(optimizer, fused):
+    step = Step(FP16("cpu"), optimizer, fused)
     before = step.linear.weight.detach().clone()
     scale = step.precision.metrics()["grad_scale"]
     step(factor=float("inf"))
