@@ -1,0 +1,66 @@
+"""Ranks with unequal numbers of batches, also with none, evaluate a fully sharded model without waiting for ever."""
+
+import torch
+from torch import nn
+
+from hookline.engine.lockstep import Lockstep
+
+SCRIPT = """
+from hookline.engine.lockstep import Lockstep
+from hookline.evaluation import DatasetEvaluator, EvaluationInterrupted, inference_on_dataset
+from hookline.distributed import all_gather
+
+class Collect(DatasetEvaluator):
+    def reset(self):
+        self.seen = []
+    def process(self, inputs, outputs):
+        self.seen += [round(output["score"], 6) for output in outputs]
+    def evaluate(self):
+        return {"scores": all_gather(self.seen)}
+
+def main(rank, folder):
+    torch.set_num_threads(1)
+    plain = Net()
+    model = create_fully_sharded_model(Net(), "cpu")
+    model.train()
+    found = {"one": [], "many": [], "modes": [], "stopped": []}
+    for counts in ((3, 1), (0, 2), (2, 0), (2, 2), (0, 0)):
+        batches = [[sample(10 * rank + index)] for index in range(counts[rank])]
+        calls = Lockstep(model)
+        many = inference_on_dataset(calls, batches, Collect(), {"on_end": calls.finish})
+        found["many"].append(many["scores"])
+        found["one"].append(inference_on_dataset(plain, batches, Collect())["scores"])
+        found["modes"].append(model.training)
+    # one rank is asked to stop, between two batches
+    calls = Lockstep(model)
+    for asked in (0, 1):
+        try:
+            inference_on_dataset(calls, [[sample(0)]] * (50 if rank else 3), Collect(), {"on_end": calls.finish},
+                                 should_stop=lambda: rank == asked)
+            found["stopped"].append("no")
+        except EvaluationInterrupted:
+            found["stopped"].append("yes")
+    found["sharded"] = all(hasattr(parameter, "to_local") for parameter in model.parameters())
+    return found
+"""
+
+
+def test_uneven_batches_give_the_same_outputs(sharded_runs, tmp_path):
+    for found in sharded_runs.on_ranks(SCRIPT, tmp_path / "ranks"):
+        assert found["many"] == found["one"]
+        assert [[len(scores) for scores in ranks] for ranks in found["many"]] == [
+            [3, 1],
+            [0, 2],
+            [2, 0],
+            [2, 2],
+            [0, 0],
+        ]
+        assert found["modes"] == [True] * 5
+        assert found["stopped"] == ["yes", "yes"]
+        assert found["sharded"]  # nothing stays gathered
+
+
+def test_any_other_model_is_called_as_it_is():
+    calls = Lockstep(nn.Linear(2, 1))
+    assert calls(torch.ones(1, 2)).shape == (1, 1)
+    calls.finish()
