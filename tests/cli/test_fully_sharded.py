@@ -9,6 +9,8 @@ import torch
 from hookline.cli.consolidate import run as consolidate
 from hookline.cli.train import main
 from hookline.data.datasets.synthetic_balloons import generate_balloons
+from hookline.engine import launch
+from hookline.engine.checkpoint_read import read_checkpoint
 
 SMALL = [
     "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
@@ -87,6 +89,47 @@ def test_a_unit_that_fits_nothing_ends_the_run_before_its_first_step(tmp_path, c
         in capfd.readouterr().err
     )
     assert "Training from" not in (tmp_path / "log.txt").read_text("utf-8")
+
+
+FROZEN = [f"model.backbone.bottom_up.stages.{level}.norm=FrozenBN" for level in range(4)]
+
+
+@pytest.mark.slow
+def test_half_the_bytes_with_frozen_norms(tmp_path):
+    frozen = [*FROZEN, "model.backbone.bottom_up.stem.norm=FrozenBN", "model.backbone.norm=''", "train.precision=bf16"]
+    for name, more in (("ddp", []), ("half", ["+train.fsdp.gather_dtype=bf16", "+train.fsdp.reduce_every_batch=true"])):
+        settings = ["--num-procs", 2, "train.max_iter=3", "train.accumulate=2", "--no-validate", *frozen, *more]
+        assert run(tmp_path / name, *settings) == 0
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "ddp"), rel=2e-2)
+
+
+def load_torchvision(file, folder):
+    from hookline.cli.weights import from_torchvision
+    from hookline.config import LazyConfig, instantiate
+    from hookline.engine.checkpoint_sharded import ShardedCheckpointer
+    from hookline.engine.fully_sharded import create_fully_sharded_model
+
+    recipe = LazyConfig.load_rel("../../hookline/configs/common/models/mask_rcnn_fpn.py")
+    model = create_fully_sharded_model(instantiate(recipe.model), "cpu")
+    checkpointer = ShardedCheckpointer(model, converters=[from_torchvision])
+    checkpointer.load(file, checkpointables=[])
+    ShardedCheckpointer(model, folder).save("loaded", iteration=0)
+
+
+@pytest.mark.slow
+def test_torchvision_weights_are_converted_and_sharded(tmp_path):
+    from torchvision.models import resnet50
+
+    state = resnet50(weights=None).state_dict()
+    torch.save(state, tmp_path / "torchvision.pth")
+    launch(load_torchvision, 0, num_procs_per_machine=2, args=(tmp_path / "torchvision.pth", tmp_path / "run"))
+    model = read_checkpoint(tmp_path / "run" / "loaded.dcp")["model"]
+    for name, theirs in (
+        ("stem.conv1", "conv1"),
+        ("res2.0.conv1", "layer1.0.conv1"),
+        ("res5.2.conv3", "layer4.2.conv3"),
+    ):
+        assert torch.equal(model[f"backbone.bottom_up.{name}.weight"], state[f"{theirs}.weight"])
 
 
 def losses(work_dir):
