@@ -166,7 +166,7 @@ def _together(work: Callable[[], Result]) -> Result:
         result = work()
     except (CheckpointError, OSError) as error:
         failure = str(error)
-    failures = {rank: text for rank, text in enumerate(all_gather(failure)) if text is not None}
+    failures = {rank: text for rank, text in enumerate(all_gather(failure, patient=True)) if text is not None}
     if not failures:
         return result  # type: ignore[return-value]
     if len(set(failures.values())) == 1:

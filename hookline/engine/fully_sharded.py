@@ -83,6 +83,7 @@ def create_fully_sharded_model(
     _shard(model, names, device, reshard_after_forward, GATHER_DTYPES.get(str(gather_dtype)), cpu_offload)
     _accept_whole_tensors(model)
     model.reduces_every_batch = reduce_every_batch  # type: ignore[assignment]
+    model.gathers_in = (device.type, GATHER_DTYPES.get(str(gather_dtype)))  # type: ignore[assignment]
     model.trainable_names = trainable  # type: ignore[assignment]
     model.finds_unused_parameters = find_unused_parameters  # type: ignore[assignment]
     if find_unused_parameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from hookline.distributed import all_gather, broadcast
@@ -17,6 +18,8 @@ class Lockstep(nn.Module):
 
     A rank that has no more batches must still help to gather the parameters for the others: :meth:`finish` runs the
     model on its last batch again, or on one of another rank's, until all have finished, and drops what comes out.
+
+    A model whose parameters are gathered in bfloat16 runs under autocast, as in training.
 
     Args:
         model: any; one that is not fully sharded needs no other rank and is called as it is.
@@ -33,18 +36,25 @@ class Lockstep(nn.Module):
         if self._needs_all:
             self._batch = batch
             self._agree(working=True)
-        return self.model(batch)
+        return self._run(batch)
 
     def finish(self) -> None:
         """Run along until every rank has come here; to be called on each, behind its last batch."""
         while self._needs_all and self._agree(working=False):
-            self.model(self._batch)
+            self._run(self._batch)
         self._batch = None
         reshard(self.model)
 
+    def _run(self, batch: Any) -> Any:
+        device_type, dtype = getattr(self.model, "gathers_in", ("cpu", None))
+        if dtype is None:
+            return self.model(batch)
+        with torch.autocast(device_type, dtype):
+            return self.model(batch)
+
     def _agree(self, working: bool) -> bool:
         """Tell whether any rank works; ranks without a batch to stand in get one."""
-        ranks = all_gather((working, self._batch is None))
+        ranks = all_gather((working, self._batch is None), patient=True)
         source = next((rank for rank, (works, _) in enumerate(ranks) if works), None)
         if source is None:
             return False

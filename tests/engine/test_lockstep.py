@@ -1,5 +1,6 @@
 """Ranks with unequal numbers of batches, also with none, evaluate a fully sharded model without waiting for ever."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -40,6 +41,18 @@ def main(rank, folder):
             found["stopped"].append("no")
         except EvaluationInterrupted:
             found["stopped"].append("yes")
+    found["losses"] = []
+    for net in (plain, model):
+        trainer = SimpleTrainer(net, Loader(), torch.optim.SGD(net.parameters(), lr=0.1))
+        hook = hooks.ValidationLossHook(1, [[sample(rank + 2 * index)] for index in range(3 - 2 * rank)])
+        trainer.register_hooks([hook])
+        found["losses"].append(hook.measure())
+    half = create_fully_sharded_model(Net(), "cpu", gather_dtype="bf16")
+    calls = Lockstep(half)
+    with torch.no_grad():
+        half.eval()
+        found["half"] = [calls([sample(0)])[0]["score"], plain.eval()([sample(0)])[0]["score"]]
+    calls.finish()
     found["sharded"] = all(hasattr(parameter, "to_local") for parameter in model.parameters())
     return found
 """
@@ -57,6 +70,8 @@ def test_uneven_batches_give_the_same_outputs(sharded_runs, tmp_path):
         ]
         assert found["modes"] == [True] * 5
         assert found["stopped"] == ["yes", "yes"]
+        assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-6)
+        assert found["half"][0] == pytest.approx(found["half"][1], rel=0.05, abs=0.02)
         assert found["sharded"]  # nothing stays gathered
 
 

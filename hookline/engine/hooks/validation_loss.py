@@ -15,6 +15,7 @@ from hookline.distributed import all_gather, get_rank
 from hookline.engine.events import EventStorage
 from hookline.engine.every import Every
 from hookline.engine.hooks.measuring import MeasuringHook
+from hookline.engine.lockstep import Lockstep
 from hookline.engine.losses import as_losses
 from hookline.engine.randomness import StepSeeder
 
@@ -88,15 +89,17 @@ class ValidationLossHook(MeasuringHook):
             for module in model.modules():
                 if isinstance(module, _QUIET) or type(module).__name__ in _QUIET_NAMES:
                     module.eval()
+            calls = Lockstep(model)
             for index, batch in enumerate(self._loader):
                 seeder.seed_python(index)
                 seeder.seed_torch(index)
                 with self.trainer.precision.forward():
-                    losses = as_losses(model(batch))
+                    losses = as_losses(calls(batch))
                 count += len(batch)
                 for name, loss in losses.items():
                     weighted = loss.detach().double().reshape(()) * len(batch)
                     sums[name] = sums[name] + weighted if name in sums else weighted
+            calls.finish()
         return {name: float(value) for name, value in sums.items()}, count
 
 
