@@ -36,6 +36,13 @@ def test_every_setting_of_train_is_on_the_page():
         if f"`{inner}`" not in by_key[key]
     ]
     assert not missing
+    outdated = [
+        f"train.{key}.{inner}"
+        for key, value in DEFAULTS.items()
+        for inner in re.findall(r"`(\w+)`", by_key[key].split(" | ")[1])
+        if isinstance(value, dict) and inner not in value
+    ]
+    assert not outdated
 
 
 def spans(column):
