@@ -52,7 +52,7 @@ def check_schedules(cfg: DictConfig) -> None:
             raise UsageError(f"{node}={scheduler!r}: expected a schedule, such as L(ConstantParamScheduler)(value=1.0)")
         try:
             check_schedule(scheduler, length, key)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # a type that it cannot calculate with shows only here
             raise UsageError(f"{node}: {error}") from error
 
 
