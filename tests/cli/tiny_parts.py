@@ -41,7 +41,7 @@ class Stream:
             yield [{"x": torch.randn(4, generator=generator)} for _ in range(2)]
 
 
-def test_samples():
+def two_samples():
     return [[{"x": torch.ones(4)}], [{"x": -torch.ones(4)}]]
 
 
@@ -75,7 +75,7 @@ from hookline.engine.schedule import CosineParamScheduler
 model = L(tiny_parts.Tiny)()
 dataloader = OmegaConf.create({})
 dataloader.train = L(tiny_parts.Stream)()
-dataloader.test = L(tiny_parts.test_samples)()
+dataloader.test = L(tiny_parts.two_samples)()
 dataloader.evaluator = L(tiny_parts.Scores)()
 optimizer = L(torch.optim.SGD)(params=L(get_default_optimizer_params)(), lr=0.1, momentum=0.9)
 lr_multiplier = L(CosineParamScheduler)(start_value=1.0, end_value=0.0)
