@@ -1,5 +1,6 @@
 """`train.compile`."""
 
+import os
 import subprocess
 import sys
 
@@ -148,4 +149,5 @@ assert torch._dynamo.utils.counters["inductor"], torch._dynamo.utils.counters
 @pytest.mark.slow
 def test_inductor_compiles(tmp_path):
     # in a process of its own: its compiling processes and caches end with it
-    subprocess.run([sys.executable, "-c", INDUCTOR], check=True, timeout=400)
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", INDUCTOR], check=True, timeout=900, env=environment)

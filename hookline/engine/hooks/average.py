@@ -163,6 +163,8 @@ class AverageHook(HookBase):
         """Go on with the averages of the run so far."""
         self._updates = state["updates"]
         self._averages = {name: average.clone() for name, average in state["averages"].items()}
+        if self._model is not None:  # loaded in the midst of training
+            self.attach(self._model)
 
     def _weights(self) -> list[torch.Tensor]:
         return list(map(getitem, *self._holders))

@@ -133,6 +133,18 @@ def test_adopted_values_replace_averages(make_trainer):
     assert torch.equal(averages["norm.weight"], weight)
 
 
+def test_a_state_can_be_loaded_in_the_midst_of_training(make_trainer):
+    model, hook = Odd(), Half()
+    trainer = make_trainer([hook], model=model)
+    trainer.train(0, 2)
+    state = {"updates": 7, "averages": {name: value.double() + 1 for name, value in reversed(
+        hook.state_dict()["averages"].items())}}  # fmt: skip
+    hook.load_state_dict(state)
+    with hook.averaged():
+        assert torch.equal(model.first.bias, state["averages"]["first.bias"].float())
+        assert torch.equal(model.norm.running_var, state["averages"]["norm.running_var"].float())
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_last_averages_are_saved_as_a_model(make_trainer, tmp_path, asynchronous):
     model, hook = Odd(), EMAHook(0.5)
