@@ -7,10 +7,13 @@ told nothing at all was killed, hangs, or is cut off.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,20 +22,31 @@ import torch.distributed as dist
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError
 from hookline.engine.launch_meet import host_towards
 
-__all__ = ["Causes", "LostContactError", "has_lost_contact"]
+__all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
 
 # How long a rank looks for the cause. Its starter gives it two seconds to end by itself.
 _LOOK_S = 1.5
 # The store may be out of reach, and then answers late or never.
 _ANSWER_S = 3.0
+# A rank that hangs outside of collectives does not notice that others have failed: it looks so often, and has so long.
+_WATCH_PERIOD_S = 5.0
+_WATCH_GRACE_S = 60.0
+_LAST_GRACE_S = 10.0
+# How long rank 0 waits, when its work is done, for that of the others.
+_LEAVE_S = 300.0
 _SHOWN_RANKS = 8
 _CAUSE = "hookline/cause"
+_LEFT = "hookline/left"
 _LOST = "hookline/lost/{}"
 _HOST = "hookline/host/{}"
 
 
 class LostContactError(RuntimeError):
     """A rank ended because it lost contact with another one; the message says what became of that one."""
+
+
+class Orphaned(SystemExit):
+    """A rank leaves because its starter was killed."""
 
 
 def has_lost_contact(error: BaseException) -> bool:
@@ -96,12 +110,53 @@ class Causes:
             waited = self._timeout.total_seconds(), TIMEOUT
         return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 
+    def leave(self) -> None:
+        """Note that this rank's work is done; rank 0, with which the store may go, waits a while for the others."""
+        deadline = time.monotonic() + _LEAVE_S
+        with contextlib.suppress(RuntimeError):  # nobody is there any more
+            self._store.add(_LEFT, 1)
+            while self._rank == 0 and self._store.add(_LEFT, 0) < self._world_size and time.monotonic() < deadline:
+                if self._store.check([_CAUSE]):
+                    return
+                time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def watched(self, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
+        """End this process some time after another rank's failure, if it does not leave the block by itself.
+
+        Args:
+            on_failure: Called with the reason before that.
+        """
+        left = threading.Event()
+        threading.Thread(target=self._watch, args=(left, on_failure), name="causes-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
+
+    def _watch(self, left: threading.Event, on_failure: Callable[[BaseException], object]) -> None:
+        while not self._is_told():
+            if left.wait(_WATCH_PERIOD_S):
+                return
+        if left.wait(_WATCH_GRACE_S):
+            return
+        reason = self.explain(RuntimeError("another rank has failed"))
+        sys.stderr.write(f"{reason}; this rank hangs and is ended\n")
+        sys.stderr.flush()
+        on_failure(reason)
+        if not left.wait(_LAST_GRACE_S):
+            os._exit(1)
+
+    def _is_told(self) -> bool:
+        """Tell whether a rank has failed, or machine 0 is gone."""
+        try:
+            return self._store.check([_CAUSE])
+        except RuntimeError:
+            return True
+
     def _end(self, found: Any, waited: tuple[float, str] | None) -> str:
         if isinstance(found, dict):
-            return (
-                f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']} (its traceback "
-                "is shown there, and in its log)"
-            )
+            return f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']}"
         silent = _listed(found) if found else "another rank"
         unreachable = (
             ""
@@ -152,11 +207,13 @@ class Causes:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, Orphaned):
+        return "the program that had started it was killed"
     if isinstance(error, SystemExit):
         return f"it left with exit code {error.code}"
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted (Ctrl-C)"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error} (the traceback is shown there, and in the rank's log)"
 
 
 def _listed(ranks: list[tuple[int, str]]) -> str:

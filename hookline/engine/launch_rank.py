@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from hookline.distributed import set_local_place, set_timeouts, synchronize
-from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
+from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
 from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
 
 __all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
@@ -29,6 +29,7 @@ __all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0
 _REPEATED_INTERRUPT_S = 2.0
+_starter_is_gone = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def in_group(
         try:
             set_timeouts(waits.timeout, waits.eval_timeout)
             set_local_place(place.local_rank, place.local_size)
-            with _told(causes, on_failure):
+            with _told(causes, on_failure), causes.watched(on_failure):
                 synchronize()  # makes the connections now, and not when somebody waits
                 yield
         finally:
@@ -152,10 +153,14 @@ def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iter
             explained.__cause__ = where = error.with_traceback(_from_main(error))  # where this rank was waiting
             on_failure(explained)
             raise explained from where
-        if not (isinstance(error, SystemExit) and not error.code):
+        if isinstance(error, SystemExit) and not error.code:
+            causes.leave()
+        else:
             causes.tell(error)
             on_failure(error)
         raise
+    else:
+        causes.leave()
 
 
 def _share_machine(place: RankPlace) -> None:
@@ -276,8 +281,12 @@ def _pickled(error: BaseException) -> bytes | None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End by SystemExit, so that `finally` blocks run and data workers are taken along."""
-    sys.exit(128 + number)
+    """End by SystemExit, so that `finally` blocks run and data workers are taken along.
+
+    Raises:
+        SystemExit: Always.
+    """
+    raise (Orphaned if _starter_is_gone.is_set() else SystemExit)(128 + number)
 
 
 class _InterruptOnce:
@@ -297,6 +306,7 @@ def _follow(lifeline: Connection) -> None:
     """End this process soon after its starter, which may have been killed without a chance to say so."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()  # nothing is ever sent
+    _starter_is_gone.set()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_ORPHAN_GRACE_S)
     os._exit(128 + signal.SIGKILL)

@@ -101,12 +101,18 @@ def test_machines_with_different_recipes_do_not_start(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_to_the_same_digits(tmp_path):
+def test_one_two_and_three_processes_evaluate_to_the_same_digits(tmp_path, capfd):
     assert run(tmp_path / "run", "train.max_iter=2") == 0
     weights = f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
-    for processes in ("1", "2"):
+    results, tables = [], []
+    for processes in ("1", "2", "3"):
         work_dir = ["--work-dir", str(tmp_path / processes), "--num-procs", processes]
+        capfd.readouterr()
         assert main(["--config-file", RECIPE, *work_dir, "--eval-only", *SMALL, weights]) == 0
-    found = [tmp_path / p / "inference" / "coco_instances_results.json" for p in ("1", "2")]
-    assert found[0].read_bytes() == found[1].read_bytes()
-    assert json.loads(found[0].read_text())
+        printed = capfd.readouterr().out
+        tables.append([line.split("copypaste: ")[1] for line in printed.splitlines() if "copypaste: " in line])
+        results.append((tmp_path / processes / "inference" / "coco_instances_results.json").read_bytes())
+    assert json.loads(results[0])
+    assert results[0] == results[1] == results[2]
+    assert len(tables[0]) >= 4  # a line of names and one of numbers, for boxes and for masks
+    assert tables[0] == tables[1] == tables[2]

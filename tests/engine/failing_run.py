@@ -20,7 +20,7 @@ from torch import nn
 
 from hookline.data import build_detection_test_loader, build_detection_train_loader
 from hookline.distributed import all_gather, get_rank, get_world_size, is_main_process
-from hookline.engine import Checkpointer, HookBase, JSONWriter, SimpleTrainer, hooks
+from hookline.engine import Checkpointer, HookBase, JSONWriter, SimpleTrainer, hooks, launch_causes
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.launch import launch
 from hookline.evaluation import DatasetEvaluator, inference_on_dataset
@@ -61,7 +61,7 @@ class Fault:
         elif how == "hang":
             time.sleep(3600)
         elif how == "starter":
-            os.kill(int(Path(self.args.folder, "starter").read_text()), signal.SIGKILL)
+            os.kill(int(Path(self.args.folder, f"starter{self.args.machine or 0}").read_text()), signal.SIGKILL)
         elif how == "wait":  # for a signal that the test sends
             for _ in range(600):
                 time.sleep(0.1)
@@ -159,6 +159,7 @@ class FaultHook(HookBase):
 def main(args):
     """Train on this rank."""
     torch.manual_seed(0)
+    launch_causes._WATCH_GRACE_S = args.grace
     fault, rank = Fault(args), get_rank()
     Path(args.folder, f"pid{rank}").write_text(str(os.getpid()))
     model = Model(fault)
@@ -191,16 +192,23 @@ def parse():
     parser.add_argument("--procs", type=int)
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--url")
+    parser.add_argument("--machines", type=int)
+    parser.add_argument("--machine", type=int)
+    parser.add_argument("--rendezvous", type=float, default=200)
+    parser.add_argument("--grace", type=float, default=60)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     arguments = parse()
-    Path(arguments.folder, "starter").write_text(str(os.getpid()))
+    Path(arguments.folder, f"starter{arguments.machine or 0}").write_text(str(os.getpid()))
     launch(
         main,
         0,
+        num_machines=arguments.machines,
+        machine_rank=arguments.machine,
         dist_url=arguments.url,
+        rendezvous_timeout=timedelta(seconds=arguments.rendezvous),
         args=(arguments,),
         timeout=timedelta(seconds=arguments.timeout),
         num_procs_per_machine=arguments.procs,
