@@ -1,7 +1,7 @@
 # One image for CPU and GPU hosts; docs/docker.md says how to run it.
 #   docker build -t hookline .
-#   without CUDA's libraries, for the CPU only:
-#   docker build -t hookline:cpu --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .
+#   without CUDA's libraries, for the CPU only; CPU_INDEX is the address of PyTorch's index of CPU wheels:
+#   docker build -t hookline:cpu --build-arg PIP_EXTRA_INDEX_URL=$CPU_INDEX .
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build

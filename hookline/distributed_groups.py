@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
-__all__ = ["EVAL_TIMEOUT", "TIMEOUT", "WaitedTooLongError", "gloo_group", "set_timeouts", "waiting"]
+__all__ = ["EVAL_TIMEOUT", "TIMEOUT", "WaitedTooLongError", "gloo_group", "is_timeout", "set_timeouts", "waiting"]
 
 TIMEOUT, EVAL_TIMEOUT = "train.env.timeout_s", "train.env.eval_timeout_s"
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -72,6 +72,16 @@ def gloo_group(group: dist.ProcessGroup | None, *, patient: bool = False) -> dis
     return twins[has_own_time]
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Tell whether gloo gave up waiting for another rank, in one of the two ways it says so.
+
+    Args:
+        error: What was raised.
+    """
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("timed out waiting" in text or "application timeout" in text)
+
+
 @contextlib.contextmanager
 def waiting(*, patient: bool = False) -> Iterator[None]:
     """Name the setting when a collective in the block takes too long.
@@ -86,7 +96,7 @@ def waiting(*, patient: bool = False) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "timed out waiting" not in str(error).lower():
+        if not is_timeout(error):
             raise
         raise WaitedTooLongError(*_explain(patient)) from error
 

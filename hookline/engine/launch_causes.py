@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from hookline.distributed_groups import TIMEOUT, WaitedTooLongError
+from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout
 from hookline.engine.launch_meet import host_towards
 
 __all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
@@ -57,9 +57,9 @@ def has_lost_contact(error: BaseException) -> bool:
     """
     if isinstance(error, LostContactError | WaitedTooLongError | dist.DistError):
         return True
-    text = str(error)
-    # gloo raises plain RuntimeErrors, which begin with the place in its source
-    return isinstance(error, RuntimeError) and ("/gloo/" in text or "monitoredBarrier" in text)
+    # gloo raises plain RuntimeErrors, most of which begin with the place in its source
+    words = ("/gloo/", "pair closure", "monitoredBarrier")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class Causes:
@@ -106,7 +106,7 @@ class Causes:
         waited: tuple[float, str] | None = None
         if isinstance(error, WaitedTooLongError):
             waited = error.seconds, error.setting
-        elif "timed out" in str(error).lower() or "monitoredBarrier" in str(error):
+        elif is_timeout(error) or "monitoredBarrier" in str(error):
             waited = self._timeout.total_seconds(), TIMEOUT
         return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 

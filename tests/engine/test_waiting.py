@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hookline import distributed as hd
-from hookline.engine import Checkpointer, EventWriter, SimpleTrainer, hooks
+from hookline.engine import Checkpointer, SimpleTrainer, hooks
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.launch import launch
 from hookline.engine.launch_causes import LostContactError
@@ -37,11 +37,6 @@ class SlowCheckpointer(Checkpointer):
     def save(self, name, **meta):
         slow()
         super().save(name, **meta)
-
-
-class SlowWriter(EventWriter):
-    def write(self):
-        slow()
 
 
 def slow():
@@ -68,7 +63,6 @@ def train(folder, what):
     made = {
         "evaluate": lambda: hooks.EvalHook(1, evaluate),
         "save": lambda: hooks.PeriodicCheckpointer(SlowCheckpointer(model, folder, trainer=trainer), 1),
-        "write": lambda: hooks.PeriodicWriter([SlowWriter()] if hd.is_main_process() else [], period=1),
     }
     trainer.register_hooks([made[what]()])
     trainer.train(0, 2)
@@ -76,7 +70,7 @@ def train(folder, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["evaluate", "save", "write"])
+@pytest.mark.parametrize("what", ["evaluate", "save"])
 def test_what_rank_0_does_alone_may_take_longer_than_a_collective(tmp_path, what):
     on_two(train, str(tmp_path), what, eval_timeout_s=60)
 

@@ -1,0 +1,204 @@
+"""Two hosts with their own addresses: four ways to start a run on both, and a cable that is cut in the middle.
+
+The hosts are network namespaces made by `../shared/tools/hosts`, which needs root.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from hookline.data.datasets.synthetic_balloons import generate_balloons
+
+REPO = Path(__file__).parents[2]
+TOOL = REPO.parent / "shared" / "tools" / "hosts"
+TIMEOUT_S = 10
+RECIPE = [
+    *("--config-file", "balloon/mask_rcnn_tiny", "--no-validate"),
+    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
+    *("dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0"),
+    *("train.log_period=1", "train.device=cpu", "train.precision=fp32", f"train.env.timeout_s={TIMEOUT_S}"),
+]
+TRAIN = [sys.executable, str(REPO / "train_net.py")]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hosts():
+    """Two hosts, which are gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if not TOOL.is_file():
+        pytest.skip(f"there is no {TOOL}")
+    there = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    if "h0" in there:
+        pytest.skip(f"hosts are up already, perhaps for somebody else's test; `{TOOL} down` removes them")
+    end = time.monotonic() + 20
+    while list(Path("/sys/class/net").glob("hl-*")) and time.monotonic() < end:  # of removed hosts, which go later
+        time.sleep(0.1)
+    try:
+        subprocess.run([TOOL, "up", "2"], check=True, capture_output=True)
+        yield
+    finally:
+        subprocess.run([TOOL, "down"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    generate_balloons(root, num_train=4, num_val=3)
+    return root
+
+
+@pytest.fixture
+def start(data, tmp_path):
+    """Start a command on a host; what still runs at the end of the test is killed."""
+    started = []
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NNODES", "NODE_RANK")
+    free = {name: value for name, value in os.environ.items() if name not in names}
+    free |= {"HOOKLINE_DATASETS": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+
+    def start(host, command, **environ):
+        output = tmp_path / f"host{host}_{len(started)}.txt"
+        with output.open("w") as log:
+            process = subprocess.Popen(
+                [TOOL, "exec", str(host), *command] if host is not None else command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**free, **environ},
+            )
+        started.append(process)
+        return process, output
+
+    yield start
+    for process in started:
+        for one in of_session(process.pid):
+            one.kill()
+        process.wait()
+
+
+def left_of(leader: int) -> list[psutil.Process]:
+    """What is still there five seconds after a process has ended; Python's resource tracker goes a moment after it."""
+    end = time.monotonic() + 5.0
+    while (left := of_session(leader)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def of_session(leader: int) -> list[psutil.Process]:
+    """The processes of the session that a process leads."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def by_flags(machine, folder, *more):
+    place = ["--num-machines", "2", "--machine-rank", str(machine), "--dist-url", "tcp://10.77.0.1:29601"]
+    return [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *place, *more], {}
+
+
+def by_nodes(machine, folder, *more):
+    command = [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *more]
+    return command, {"NNODES": "2", "NODE_RANK": str(machine), "MASTER_ADDR": "10.77.0.1", "PORT": "29602"}
+
+
+def as_hfai(machine, folder, *more):
+    command = [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *more]
+    return command, {"WORLD_SIZE": "2", "RANK": str(machine), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29603"}
+
+
+def by_torchrun(machine, folder, *more):
+    place = ["--nnodes=2", f"--node-rank={machine}", "--master-addr=10.77.0.1", "--master-port=29604"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", *place, TRAIN[1]]
+    return [*command, *RECIPE, "--work-dir", str(folder), *more], {}
+
+
+def start_both(start, way, folder, *more):
+    """Start a run on both hosts: [(process, its output), ...]."""
+    both = []
+    for machine in (0, 1):
+        command, environ = way(machine, folder, *more)
+        both.append(start(machine, command, **environ))
+    return both
+
+
+def finish(run):
+    for process, log in run:
+        assert process.wait(timeout=600) == 0, log.read_text()
+    for process, _ in run:
+        assert not left_of(process.pid)
+
+
+def weights(folder) -> str:
+    """A hash of the final model."""
+    state = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_four_ways_to_start_give_one_result(start, tmp_path):
+    ways = (by_flags, by_nodes, as_hfai, by_torchrun)
+    for way in ways:
+        finish(start_both(start, way, tmp_path / way.__name__, "train.max_iter=3"))
+    one = tmp_path / "one_machine"
+    finish([start(None, [*TRAIN, *RECIPE, "--work-dir", str(one), "--num-procs", "2", "train.max_iter=3"])])
+    found = {weights(tmp_path / way.__name__) for way in ways}
+    assert found == {weights(one)}
+
+
+def lines(file) -> int:
+    return file.read_text().count("\n") if file.exists() else 0
+
+
+@pytest.mark.parametrize("way", [by_flags, by_torchrun])
+def test_a_cut_cable_ends_both_sides_and_the_run_goes_on(start, tmp_path, way):
+    long = ["train.max_iter=20", "train.checkpointer.period=5"]
+    folder = tmp_path / "cut"
+    run = start_both(start, way, folder, *long)
+    wait_until(lambda: lines(folder / "metrics.json") >= 7, run)
+    subprocess.run([TOOL, "cut", "1"], check=True)
+    cut_at = time.monotonic()
+    try:
+        for process, log in run:
+            left_s = TIMEOUT_S + 60 - (time.monotonic() - cut_at)  # for ending, on a machine that is busy
+            assert process.wait(timeout=max(1.0, left_s)) not in (0, -signal.SIGKILL), log.read_text()
+    finally:
+        subprocess.run([TOOL, "mend", "1"], check=True)
+    print(f"{way.__name__}: both sides had ended {time.monotonic() - cut_at:.1f} s after the cut, {TIMEOUT_S} s set")
+    for process, _ in run:
+        assert not left_of(process.pid)
+    here, there = (log.read_text() for _, log in run)
+    assert f"rank 0 waited {TIMEOUT_S} s (train.env.timeout_s) for rank(s) 1 on " in here
+    assert "(10.77.0.2)" in here
+    assert f"rank 1 waited {TIMEOUT_S} s (train.env.timeout_s) for another rank" in there
+    assert "the store where the ranks met, at 10.77.0.1:2960" in there.lower()
+    assert lines(folder / "metrics.json") < 20
+    finish(start_both(start, way, folder, *long, "--resume"))
+    finish(start_both(start, way, tmp_path / "whole", *long))
+    assert weights(folder) == weights(tmp_path / "whole")
+
+
+def wait_until(condition, run, seconds=300.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process, _ in run), [log.read_text() for _, log in run]
+        time.sleep(0.05)
