@@ -77,13 +77,13 @@ def describe_param_groups(optimizer: torch.optim.Optimizer, model: nn.Module) ->
     others = _other_settings(groups)
     rows: list[list[Any]] = []
     for number, group in enumerate(groups[:SHOWN_GROUPS]):
-        first = [f"{group['lr']:.4g}", f"{group.get('weight_decay', 0):.4g}", *(f"{group[key]}" for key in others)]
+        first = [*(_number(group.get(key)) for key in ("lr", "weight_decay")), *(f"{group[key]}" for key in others)]
         rows.append(
             [number, *_count(group["params"]), *first, some_names([names.get(id(p), "?") for p in group["params"]])]
         )
     rest = groups[SHOWN_GROUPS:]
     if rest:
-        rates = [float(group["lr"]) for group in rest]
+        rates = [float(group.get("lr", math.nan)) for group in rest]
         counts = _count(p for group in rest for p in group["params"])
         span = f"{min(rates):.4g} to {max(rates):.4g}"
         rows.append([f"{len(rest)} more", *counts, span, *[""] * (len(others) + 1), ""])
@@ -126,6 +126,11 @@ def _check_settings(group: Mapping[str, Any], names: list[str], defaults: Mappin
             raise ValueError(
                 f"the group of {some_names(names)} has {key}={float(value)}: expected a finite number of at least 0"
             )
+
+
+def _number(value: Any) -> str:
+    """Write a setting; an optimizer of a user's own may not have it."""
+    return "" if value is None else f"{float(value):.4g}"
 
 
 def _names(model: nn.Module) -> dict[int, str]:

@@ -75,6 +75,16 @@ def test_the_table(model):
     assert frozen == "Frozen, left out: 3 parameters in 1 tensors, backbone.bias"
 
 
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"radius": 1.0})
+
+
+def test_the_table_of_an_optimizer_without_a_rate(model):
+    row = describe_param_groups(WithoutRate([model.backbone.weight]), model).splitlines()[3]
+    assert row.split() == ["0", "12", "1", "backbone.weight"]
+
+
 def test_the_table_of_many_groups_stays_short():
     model = Model(300)
     groups = [{"params": [layer.weight], "lr": 0.001 * (1 + n)} for n, layer in enumerate(model.head)]
