@@ -27,8 +27,8 @@ REQUIRES = [
     "tqdm>=4.66",
 ]
 FAST = ["isal>=1.5"]  # CRC-32 of FFRecord files ten times as fast
-WANDB = ["wandb>=0.19"]
-MLFLOW = ["mlflow-skinny>=2.15", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two for stores in a database
+WANDB = ["wandb>=0.31"]
+MLFLOW = ["mlflow-skinny>=3.17", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two for stores in a database
 TEST = ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", *WANDB, *MLFLOW]
 LINT = ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML", "types-tabulate", "types-tqdm"]
 

@@ -121,11 +121,17 @@ class PredictionLogger(DatasetEvaluator):
 
         Args:
             inputs: samples with ``file_name``.
-            outputs: predictions with ``instances``.
+            outputs: predictions with ``instances`` or ``sem_seg``. Others, such as those of a model that is no
+                detector, are told once and not drawn: pictures must not end an evaluation.
         """
         for sample, prediction in zip(inputs[: self._left], outputs, strict=False):
-            picture = draw_prediction(sample, prediction, self.metadata, self.threshold).get_image()
-            self._drawn.append((self.prefix + _stem(sample), picture.transpose(2, 0, 1)))
+            try:
+                picture = draw_prediction(sample, prediction, self.metadata, self.threshold).get_image()
+                self._drawn.append((self.prefix + _stem(sample), picture.transpose(2, 0, 1)))
+            except Exception as error:
+                logger.warning("train.loggers.pictures: nothing is drawn: %s: %s", type(error).__name__, error)
+                self.count = self._left = 0
+                return
             self._left -= 1
 
     def evaluate(self) -> dict:
@@ -145,13 +151,21 @@ def draw_prediction(sample: dict, prediction: dict, metadata: Any, threshold: fl
 
     Args:
         sample: with ``file_name``.
-        prediction: with ``instances``.
+        prediction: with ``instances``, ``sem_seg`` (K, H, W), or both.
         metadata: of the data set; may be None.
-        threshold: the least score of what is drawn.
+        threshold: the least score of instances that are drawn.
+
+    Raises:
+        KeyError: if the prediction has neither.
     """
-    instances = prediction["instances"].to("cpu")
     image = np.asarray(read_image(sample["file_name"], "RGB"))
-    return Visualizer(image, metadata).draw_instance_predictions(instances[instances.scores >= threshold])
+    visualizer = Visualizer(image, metadata)
+    if "sem_seg" in prediction:
+        visualizer.draw_sem_seg(prediction["sem_seg"].argmax(dim=0).to("cpu"))
+        if "instances" not in prediction:
+            return visualizer.output
+    instances = prediction["instances"].to("cpu")
+    return visualizer.draw_instance_predictions(instances[instances.scores >= threshold])
 
 
 def _test_metadata(loader_node: DictConfig) -> Any:

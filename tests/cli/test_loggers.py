@@ -188,6 +188,27 @@ class TestPredictions:
             self.evaluate(logger, files, 1)
             assert len(storage.pictures()) == 1
 
+    def test_label_maps_are_drawn_too(self, tmp_path, files):
+        logger = self.logger(tmp_path, count=1)
+        scores = torch.zeros(2, 40, 60)
+        scores[1, :, 30:] = 1.0
+        with EventStorage() as storage:
+            logger.reset()
+            logger.process([{"file_name": str(files[0])}], [{"sem_seg": scores}])
+            logger.evaluate()
+            (picture,) = storage.pictures()
+        assert (picture.image[:, 20, 10] != picture.image[:, 20, 50]).any()
+
+    def test_other_predictions_end_no_evaluation(self, tmp_path, files, caplog):
+        logger = self.logger(tmp_path, count=4)
+        with EventStorage() as storage:
+            for _ in range(2):
+                logger.reset()
+                logger.process([{"file_name": str(files[0])}], [{"score": 1.0}])
+                logger.evaluate()
+            assert storage.pictures() == []
+        assert caplog.text.count("nothing is drawn: KeyError: 'instances'") == 1
+
     def test_nothing_is_drawn_outside_of_a_run(self, tmp_path, files):
         assert self.evaluate(self.logger(tmp_path), files, 1) == {}
 
