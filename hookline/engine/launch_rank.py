@@ -257,8 +257,11 @@ def _from_main(error: BaseException) -> TracebackType | None:
 def _end_process(code: int) -> NoReturn:
     """Finish threads and exit handlers, then end without taking the interpreter apart.
 
-    Freeing all modules takes half a second of CPU time, and libraries' destructors may hang or crash in it.
+    Freeing all modules takes half a second of CPU time, and libraries' destructors may hang or crash in it. A signal
+    must not lead there, either: what hangs here is killed by the starter.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -89,6 +90,8 @@ class Watch:
         self.workers: list[Worker] = []
         self._starting = starting
         self._passed_on: set[int] = set()
+        self._to_pass_on: deque[int] = deque()
+        self._all_started = False
         self._stopped: set[int] = set()
 
     def run(self) -> None:
@@ -103,8 +106,8 @@ class Watch:
             with self._signals_passed_on():
                 for worker in self._starting:
                     self.workers.append(worker)
-                    for number in self._passed_on:  # what came while it was being started
-                        os.kill(worker.process.pid or 0, number)
+                self._all_started = True
+                self._pass_on()  # what came meanwhile
                 self._wait_for_all()
         except KeyboardInterrupt:
             self._end_by_interrupt()
@@ -189,7 +192,14 @@ class Watch:
     def _send(self, number: int) -> None:
         for worker in self._alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.process.pid or 0, number)
+                assert worker.process.pid is not None
+                os.kill(worker.process.pid, number)
+
+    def _pass_on(self) -> None:
+        """Send each signal once: a second one would interrupt the ranks while they leave."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._send(self._to_pass_on.popleft())  # taken in one step, since the handler may come in between
 
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
@@ -200,7 +210,9 @@ class Watch:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             self._passed_on.add(number)
-            self._send(number)
+            self._to_pass_on.append(number)
+            if self._all_started:
+                self._pass_on()
 
         before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
         try:

@@ -1,0 +1,67 @@
+"""The watch over ranks: which signals reach them, and who is blamed."""
+
+import os
+import signal
+from multiprocessing import Pipe
+from types import SimpleNamespace
+
+import pytest
+
+from hookline.engine import launch_watch
+from hookline.engine.launch_rank import Ending
+from hookline.engine.launch_watch import RankFailedError, Watch, Worker
+
+
+@pytest.fixture
+def make_worker():
+    """Make a worker whose process has ended with a code, and which told of an ending or not."""
+    pipes = []
+
+    def make(rank, code=0, ending=None):
+        ours, theirs = Pipe()
+        pipes.extend([ours, theirs])
+        if ending is not None:
+            theirs.send(ending)
+        gone, other = os.pipe()
+        os.close(other)  # so that it is ready at once, like the sentinel of a process that has ended
+        pipes.append(os.fdopen(gone))
+        process = SimpleNamespace(pid=10_000_000 + rank, sentinel=gone, exitcode=code, join=lambda: None)
+        return Worker(rank, process, ours, theirs)
+
+    yield make
+    for pipe in pipes:
+        pipe.close()
+
+
+def test_a_signal_while_ranks_are_started_reaches_each_of_them_once(make_worker, monkeypatch):
+    sent = []
+    monkeypatch.setattr(launch_watch.os, "kill", lambda pid, number: sent.append((pid - 10_000_000, number)))
+
+    def starting():
+        yield make_worker(0)
+        signal.raise_signal(signal.SIGUSR1)
+        yield make_worker(1)
+        signal.raise_signal(signal.SIGUSR2)
+
+    Watch(starting()).run()
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    assert sent == [(rank, number) for number in numbers for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("others", "blamed"),
+    [
+        ([("lost", 1, 5.0), ("error", 1, 9.0)], 1),  # the one that lost contact told first
+        ([("error", 1, 9.0), ("error", 1, 5.0)], 1),  # the first of two
+        ([("lost", 1, 5.0), (None, -signal.SIGKILL, None)], 1),  # killed: it could not tell
+        ([("lost", 1, 9.0), ("lost", 1, 5.0)], 1),  # the cause is on another machine
+    ],
+)
+def test_who_is_blamed(make_worker, others, blamed):
+    workers = []
+    for rank, (kind, code, at) in enumerate(others):
+        ending = None if kind is None else Ending(rank, kind, code, at, f"text of {rank}")
+        workers.append(make_worker(rank, code, ending))
+    with pytest.raises(RankFailedError) as error:
+        Watch(workers).run()
+    assert error.value.rank == blamed
