@@ -73,6 +73,19 @@ def test_the_true_mean_and_variance(stream, compiled):
         torch.testing.assert_close(measured[f"{norm}.running_var"].double(), values.var(1), rtol=1e-5, atol=1e-6)
 
 
+def test_as_fvcores_where_batches_are_of_one_size(stream):
+    from fvcore.nn.precise_bn import update_bn_stats as reference
+
+    batches = [[stream.sample(64 * b + i) for i in range(64)] for b in range(4)]
+    ours, theirs = (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    tensors = [torch.stack([sample["x"] for sample in batch]) for batch in batches]
+    update_bn_stats(ours, tensors, 4)
+    reference(theirs, tensors, 4, progress=None)
+    torch.testing.assert_close(ours[1].running_mean, theirs[1].running_mean)
+    torch.testing.assert_close(ours[1].running_var, theirs[1].running_var, rtol=0.02, atol=0)  # its batches' mean
+
+
 def test_training_is_not_changed_by_a_bit(make_trainer, stream):
     def run(*hooks_of):
         model, loader = Norms(), stream()
