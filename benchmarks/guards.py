@@ -1,10 +1,10 @@
 """What guards and averages cost in a step of a small model: the tiny Mask R-CNN on two drawn pictures, on one thread.
 
-Each row is a trainer of its own with the same model. They take turns of a few steps, in another order in each round,
-and each turn is compared with that of the trainer without guards in the same round: a slow moment of the machine hits
-all. Garbage is collected, and memory looked at, once in 1,000 steps; what one time takes is measured by itself and
-counted in the percentages with its thousandth part. Beside the clock's times stand those of the processor alone: on a
-machine with other work on it they are the ones to compare.
+Each row is a trainer of its own with the same model. All take turns of a few steps, in another order in each round, and
+each turn is compared with one of the trainer without guards right before or after it: a slow moment of the machine hits
+both. Beside the clock's times stand those of the processor alone, and what the processor spent inside of the hooks: on
+a machine with other work on it they are the ones to compare. Garbage is collected, and memory looked at, once in 1,000
+steps; what one time takes is measured by itself and counted in with its thousandth part.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,30 @@ from hookline.config import LazyConfig, instantiate
 from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine import HookBase, SimpleTrainer, hooks
 
-TURN = 8  # steps
-ROUNDS = 12
+TURN = 4  # steps
+ROUNDS = 10
 PERIOD = 1000  # steps between two collections, and between two looks at the memory
 GOAL = 5.0  # percent
 
 __all__ = ["main"]
 
 Hooks = list[HookBase]
+
+
+class TimedTrainer(SimpleTrainer):
+    """Adds up the processor's time inside of its hooks."""
+
+    hooks_s = 0.0
+
+    def _compile(self) -> None:
+        super()._compile()
+        for moment in ("before_step", "after_backward", "after_step"):
+            self._calls[moment] = [partial(self._time, call) for call in self._calls[moment]]
+
+    def _time(self, call: Callable[[], None]) -> None:
+        start = time.thread_time()
+        call()
+        self.hooks_s += time.thread_time() - start
 
 
 class Clock(HookBase):
@@ -140,56 +157,64 @@ def seldom_s() -> dict[str, float]:
         gc.unfreeze()
 
 
-def measure_variants(
-    model: torch.nn.Module, batch: Any
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
+Turn = tuple[float, float, float]  # seconds: by the clock, of the processor, of it inside of the hooks
+
+
+def measure_variants(model: torch.nn.Module, batch: Any) -> tuple[dict[str, list[tuple[Turn, Turn]]], dict[str, float]]:
     """Let all variants take their turns.
 
     Returns:
-        By variant the (clock's, processor's) seconds of each round, and :func:`seldom_s`.
+        By variant the turns of each round, its own and that without guards, and :func:`seldom_s`.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     trainers = {}
     for name, make in variants().items():
         clock = Clock()
-        trainer = SimpleTrainer(model, [batch] * TURN, optimizer)
+        trainer = TimedTrainer(model, [batch] * TURN, optimizer)
         trainer.register_hooks([clock.begin(), *make(), clock])
         trainers[name] = (trainer, clock)
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in trainers}
-    order, draw = list(trainers), random.Random(0)
+    bare, *others = trainers
+    rounds: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name in others}
+    draw = random.Random(0)
     for number in range(ROUNDS + 1):
-        draw.shuffle(order)
-        for name in order:
-            trainer, clock = trainers[name]
-            trainer.train(0, TURN)
+        draw.shuffle(others)
+        for name in others:
+            pair = [name, bare]
+            draw.shuffle(pair)
+            turns = {each: _turn(*trainers[each]) for each in pair}
             if number:  # the first round fills caches
-                rounds[name].append(clock.seconds)
-    return rounds, seldom_s()
+                rounds[name].append((turns[name], turns[bare]))
+    return {name: rounds[name] for name in variants() if name in rounds}, seldom_s()
 
 
-def _print(rounds: dict[str, list[tuple[float, float]]], seldom: dict[str, float]) -> None:
-    names = list(rounds)
-    bare = rounds[names[0]]
-    base = [statistics.median(turn[clock] for turn in bare) / TURN for clock in (0, 1)]
-    rows: list[list[Any]] = [[names[0], round(base[0] * 1e3, 2), round(base[1] * 1e3, 2), "", "", "", ""]]
-    for name in names[1:]:
-        pairs = list(zip(rounds[name], bare, strict=True))
-        above = [statistics.median(mine[c] - other[c] for mine, other in pairs) / TURN for c in (0, 1)]
+def _turn(trainer: TimedTrainer, clock: Clock) -> Turn:
+    trainer.hooks_s = 0.0
+    trainer.train(0, TURN)
+    return (*clock.seconds, trainer.hooks_s)
+
+
+def _print(rounds: dict[str, list[tuple[Turn, Turn]]], seldom: dict[str, float]) -> None:
+    bare = [turn for pairs in rounds.values() for _, turn in pairs]
+    base = [statistics.median(turn[clock] for turn in bare) / TURN for clock in range(3)]
+    rows: list[list[Any]] = [[next(iter(variants())), *(round(seconds * 1e3, 2) for seconds in base[:2]), *[""] * 5]]
+    for name, pairs in rounds.items():
+        above = [statistics.median(mine[clock] - other[clock] for mine, other in pairs) / TURN for clock in range(3)]
         once = sum(cost for which, cost in seldom.items() if which == name or "all guards" in name)
-        above = [seconds + once / PERIOD for seconds in above]
-        wall, cpu = (100 * seconds / whole for seconds, whole in zip(above, base, strict=True))
+        wall, cpu, inside = (100 * (seconds + once / PERIOD) for seconds in above)
         rows.append([
             name,
-            *(round((whole + seconds) * 1e3, 2) for seconds, whole in zip(above, base, strict=True)),
-            round(wall, 2), round(cpu, 2), round(once * 1e3, 1) if once else "",
+            *(round((base[clock] + above[clock] + once / PERIOD) * 1e3, 2) for clock in range(2)),
+            round(wall / base[0], 2), round(cpu / base[1], 2), round(inside / base[1], 2),
+            round(once * 1e3, 1) if once else "",
             f"below {GOAL:g} %" if name == "EMA and all guards" else "",
         ])  # fmt: skip
     headers = [
         "trainer",
         "step, ms",
-        "step (CPU time), ms",
+        "CPU time, ms",
         "above, %",
-        "above (CPU time), %",
+        "CPU time above, %",
+        "CPU time in the hooks, %",
         "once in 1000, ms",
         "goal",
     ]

@@ -59,6 +59,7 @@ def _profile(options: argparse.Namespace) -> None:
     # no evaluation and no checkpoint: only what belongs to a step
     words = ["--config-file", options.recipe, "--work-dir", options.out, *options.overrides]
     cfg = load_settings(parse_arguments(words))
+    cfg.train.loggers.update(wandb=None, mlflow=None, others=None)  # it is no run
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     trace = folder / "trace.json.gz"
