@@ -151,6 +151,14 @@ def test_by_default_there_is_no_guard():
     assert guard_hooks(settings().train.guards) == []
 
 
+def test_all_guards_at_once_change_nothing(recipe, tmp_path):
+    everything = ["non_finite=skip", "anomaly=true", "gc_period=3", "memory_growth=0.25", "memory_period=3",
+                  "watchdog_s=120"]  # fmt: skip
+    assert run(recipe, tmp_path / "guarded", *(f"train.guards.{setting}" for setting in everything)) == 0
+    assert run(recipe, tmp_path / "plain") == 0
+    assert_same(final(tmp_path / "guarded"), final(tmp_path / "plain"))
+
+
 @pytest.mark.parametrize("mark", ["forward", "gradient"])
 def test_going_back_gives_the_run_that_leaves_the_step_out(recipe, tmp_path, mark):
     """Bit for bit, although one looks in every step and the other one goes back by several steps."""

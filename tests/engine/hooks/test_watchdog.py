@@ -107,6 +107,45 @@ def test_a_data_worker_that_hangs_tells_where(tmp_path):
     assert "in decode_a_broken_file" in result.stdout
 
 
+BLOCKED = """
+import ctypes, sys, time
+import torch
+from hookline.engine import HookBase, SimpleTrainer, hooks
+
+class Block(HookBase):
+    def after_backward(self):
+        time.sleep(0.4)
+        if self.trainer.iter == 3:
+            self.hold_the_lock()
+
+    def hold_the_lock(self):
+        ctypes.PyDLL(None).sleep(8)  # no other thread of the interpreter runs meanwhile
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(()))
+    def forward(self, batch):
+        return {"loss": self.w * 1.0}
+
+model = Model()
+trainer = SimpleTrainer(model, [None] * 9, torch.optim.SGD(model.parameters(), lr=0.1))
+trainer.register_hooks([hooks.Watchdog(1.0), Block()])
+trainer.train(0, 6)
+"""
+
+
+@pytest.mark.slow
+def test_native_code_that_holds_the_lock_is_found_too(tmp_path):
+    (tmp_path / "script.py").write_text(BLOCKED)
+    result = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Timeout (0:00:0" in result.stderr
+    assert "in hold_the_lock" in result.stderr
+
+
 RANKS = """
 import logging, sys, time
 from datetime import timedelta
