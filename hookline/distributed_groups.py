@@ -6,19 +6,30 @@ those patient waits have a gloo group of their own, with a longer time-out.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
-__all__ = ["EVAL_TIMEOUT", "TIMEOUT", "WaitedTooLongError", "gloo_group", "is_timeout", "set_timeouts", "waiting"]
+__all__ = [
+    "EVAL_TIMEOUT",
+    "TIMEOUT",
+    "WaitedTooLongError",
+    "gloo_group",
+    "is_timeout",
+    "patient_since",
+    "set_timeouts",
+    "waiting",
+]
 
 TIMEOUT, EVAL_TIMEOUT = "train.env.timeout_s", "train.env.eval_timeout_s"
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 _timeout: timedelta | None = None
 _eval_timeout: timedelta | None = None
+_patient_since: float | None = None
 _twins: "WeakKeyDictionary[dist.ProcessGroup, dict[bool, dist.ProcessGroup]]" = WeakKeyDictionary()
 
 
@@ -93,12 +104,21 @@ def waiting(*, patient: bool = False) -> Iterator[None]:
         WaitedTooLongError: instead of gloo's own error of this kind.
         RuntimeError: any other one, as it was.
     """
+    global _patient_since
+    _patient_since = time.monotonic() if patient else None
     try:
         yield
     except RuntimeError as error:
         if not is_timeout(error):
             raise
         raise WaitedTooLongError(*_explain(patient)) from error
+    finally:
+        _patient_since = None
+
+
+def patient_since() -> float | None:
+    """Return since when this rank has been in a patient wait, by ``time.monotonic()``; None if it is in none."""
+    return _patient_since
 
 
 def _explain(patient: bool) -> tuple[str, float, str]:

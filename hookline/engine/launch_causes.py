@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout
+from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_meet import host_towards
 
 __all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
@@ -114,7 +114,8 @@ class Causes:
         """Note that this rank's work is done; rank 0, with which the store may go, waits a while for the others."""
         deadline = time.monotonic() + _LEAVE_S
         with contextlib.suppress(RuntimeError):  # nobody is there any more
-            self._store.add(_LEFT, 1)
+            with waiting(patient=True):
+                self._store.add(_LEFT, 1)
             while self._rank == 0 and self._store.add(_LEFT, 0) < self._world_size and time.monotonic() < deadline:
                 if self._store.check([_CAUSE]):
                     return

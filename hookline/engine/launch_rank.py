@@ -2,6 +2,8 @@
 
 import atexit
 import contextlib
+import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,11 +25,13 @@ import torch.distributed as dist
 from hookline.distributed import set_local_place, set_timeouts, synchronize
 from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
 from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
+from hookline.engine.launch_pulse import Pulse
 
 __all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
 
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0
+_logger = logging.getLogger(__name__)
 _REPEATED_INTERRUPT_S = 2.0
 _starter_is_gone = threading.Event()
 
@@ -133,7 +137,9 @@ def in_group(
         try:
             set_timeouts(waits.timeout, waits.eval_timeout)
             set_local_place(place.local_rank, place.local_size)
-            with _told(causes, on_failure), causes.watched(on_failure):
+            give_up = functools.partial(_give_up, place, on_failure)
+            pulse = Pulse(place.address, place.rank, place.world_size, waits.timeout.total_seconds(), give_up)
+            with pulse, _told(causes, on_failure), causes.watched(on_failure):
                 synchronize()  # makes the connections now, and not when somebody waits
                 yield
         finally:
@@ -161,6 +167,18 @@ def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iter
         raise
     else:
         causes.leave()
+
+
+def _give_up(place: RankPlace, on_failure: Callable[[BaseException], object], silence: str) -> NoReturn:
+    """End this process from a thread: the main one waits for somebody who will not come."""
+    error = LostContactError(f"rank {place.rank} {silence}")
+    _logger.info("The run ended because contact with other ranks was lost: %s", error)
+    on_failure(error)
+    if multiprocessing.parent_process() is None:  # no starter that shows it
+        sys.stderr.write(f"error: {error}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _share_machine(place: RankPlace) -> None:

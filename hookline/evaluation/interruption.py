@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from hookline.distributed import any_rank, get_world_size
+from hookline.distributed_groups import waiting
 
 __all__ = ["EvaluationInterrupted", "StopWatcher"]
 
@@ -43,7 +44,8 @@ class StopWatcher:
         if not self._stopped and self._should_stop():
             self._stopped = True
             if self._store is not None:
-                self._store.set(self._key, "1")
+                with waiting(patient=True):  # for machine 0, which may be cut off
+                    self._store.set(self._key, "1")
         return self._stopped or self._found_note()
 
     def agree(self) -> None:
@@ -60,5 +62,6 @@ class StopWatcher:
         if self._store is None or now < self._next_look:
             return False
         self._next_look = now + _LOOK_PERIOD_S
-        self._stopped = self._store.check([self._key])
+        with waiting(patient=True):
+            self._stopped = self._store.check([self._key])
         return self._stopped

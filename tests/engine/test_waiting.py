@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -13,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hookline import distributed as hd
-from hookline.engine import Checkpointer, SimpleTrainer, hooks
+from hookline.engine import Checkpointer, EventWriter, SimpleTrainer, hooks
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.launch import launch
 from hookline.engine.launch_causes import LostContactError
@@ -39,6 +41,11 @@ class SlowCheckpointer(Checkpointer):
         super().save(name, **meta)
 
 
+class SlowWriter(EventWriter):
+    def write(self):
+        slow()
+
+
 def slow():
     if hd.is_main_process():
         time.sleep(SLOW_S)
@@ -62,6 +69,7 @@ def train(folder, what):
     trainer = SimpleTrainer(create_ddp_model(model), [[{}]], torch.optim.SGD(model.parameters(), lr=0.1))
     made = {
         "evaluate": lambda: hooks.EvalHook(1, evaluate),
+        "write": lambda: hooks.PeriodicWriter([SlowWriter()] if hd.is_main_process() else [], period=1),
         "save": lambda: hooks.PeriodicCheckpointer(SlowCheckpointer(model, folder, trainer=trainer), 1),
     }
     trainer.register_hooks([made[what]()])
@@ -70,7 +78,7 @@ def train(folder, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["evaluate", "save"])
+@pytest.mark.parametrize("what", ["evaluate", "save", "write"])
 def test_what_rank_0_does_alone_may_take_longer_than_a_collective(tmp_path, what):
     on_two(train, str(tmp_path), what, eval_timeout_s=60)
 
@@ -82,6 +90,20 @@ def test_but_not_longer_than_its_own_time(tmp_path):
     with pytest.raises(LostContactError, match=words):
         on_two(train, str(tmp_path), "evaluate", eval_timeout_s=4)
     assert time.monotonic() - start < 60
+
+
+def stop_rank_1():
+    if hd.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    hd.synchronize()
+
+
+@pytest.mark.slow
+def test_a_patient_wait_notices_a_rank_that_is_gone_without_a_word():
+    start = time.monotonic()
+    with pytest.raises(LostContactError, match=r"rank\(s\) 1 was not heard for 3 s \(train\.env\.timeout_s\)"):
+        on_two(stop_rank_1, eval_timeout_s=600)
+    assert time.monotonic() - start < 120
 
 
 def each_kind():

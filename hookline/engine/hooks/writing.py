@@ -59,6 +59,7 @@ class PeriodicWriter(HookBase):
         trainer = self.trainer
         if self._every(trainer.iter, trainer.max_iter):
             self._write()
+            trainer.wait_for_main(self)
 
     def after_train(self) -> None:
         """Write what hooks measured at the end, and close the writers."""
