@@ -148,7 +148,7 @@ def whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def on_ranks(script, folder, ranks=2, timeout=150, codes=None):
+def on_ranks(script, folder, ranks=2, timeout=400, codes=None):
     """Run the function `main(rank, folder)` of a script on ranks of a gloo group; return what each gave."""
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
