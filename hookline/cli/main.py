@@ -66,3 +66,7 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items())
     return f"usage: hookline COMMAND ...\n\ncommands (each answers --help):\n{rows}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
