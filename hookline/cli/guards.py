@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hookline.cli.errors import UsageError
 from hookline.distributed import broadcast, is_main_process
 from hookline.engine import Checkpointer, SimpleTrainer, hooks
 from hookline.engine.anomaly import non_finite_parameters
+from hookline.engine.checkpoint_errors import CheckpointError
 from hookline.engine.checkpoint_read import damage_of, read_outline
 from hookline.engine.losses import NonFiniteError
 
@@ -206,14 +208,15 @@ class Recovery:
         """Find the newest whole file of this run whose last step lies before an iteration."""
         oldest = 0 if self._resumed else (self._folder / "config.yaml").stat().st_mtime_ns  # written when a run begins
         own = [file for file in map(Path, checkpointer.get_all_checkpoint_files()) if file.stat().st_mtime_ns >= oldest]
-        found: list[tuple[int, str]] = []
+        candidates = {}
         for file in [*own, *([Path(self._resumed)] if isinstance(self._resumed, str) else [])]:
-            if damage_of(file) is None:
-                content = read_outline(file)
-                last = content.get("iteration")
-                if isinstance(last, int) and last < iteration and not content.get("meta", {}).get("slim"):
-                    found.append((last, str(file)))
-        return max(found, default=(-1, ""))[1]
+            with contextlib.suppress(CheckpointError):
+                outline = read_outline(file)
+                last = outline.get("iteration")
+                if isinstance(last, int) and last < iteration and not outline.get("meta", {}).get("slim"):
+                    candidates[file] = last
+        newest_first = sorted(candidates, key=lambda file: candidates[file], reverse=True)
+        return str(next((file for file in newest_first if damage_of(file) is None), ""))
 
     @staticmethod
     def _say_where(trainer: SimpleTrainer) -> None:

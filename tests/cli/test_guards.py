@@ -262,6 +262,12 @@ def test_two_ranks_skip_and_go_back_together(recipe, tmp_path):
     restore = two_ranks(recipe, tmp_path / "restore", bad, "train.guards.non_finite=restore")
     assert restore.returncode == 0, restore.stdout + restore.stderr
     assert_same(final(tmp_path / "skip"), final(tmp_path / "restore"))
+    sharded = two_ranks(
+        recipe, tmp_path / "sharded", bad, "train.guards.non_finite=restore", "train.fsdp={}", "train.ema=null"
+    )
+    assert sharded.returncode == 0, sharded.stdout + sharded.stderr
+    assert re.search(r"going back to iteration 10, .*model_0000009\.dcp", sharded.stdout)
+    assert "the step is left out (2 so far)" in sharded.stdout
     for name in ("log.txt", "log.txt.rank1"):
         log = (tmp_path / "skip" / name).read_text()
         assert "rank 1: loss=inf; files of the batch: 13_0_of1.jpg" in log
