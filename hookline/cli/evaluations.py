@@ -6,7 +6,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -14,13 +14,16 @@ from torch import nn
 from hookline.cli.errors import UsageError
 from hookline.cli.loggers import build_prediction_logger
 from hookline.cli.pictures import PredictionPainter
+from hookline.cli.validation import build_validation_loader
 from hookline.config import instantiate
-from hookline.distributed import is_main_process
+from hookline.distributed import broadcast, is_main_process
 from hookline.engine.lockstep import Lockstep
 from hookline.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset, print_csv_format
 from hookline.io import atomic_open
 
 __all__ = ["Evaluations"]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +40,29 @@ class Evaluations:
         limit: look only at the first ``limit`` records of each data set.
         show_dir: folder for pictures of predictions.
         out: file for the raw results, ``.json`` or ``.pkl``; of several data sets each puts its name in.
+        in_training: build what the settings of a run ask for, which may be nothing, and ``dataloader.validation``.
 
     Attributes:
-        loaders: the test loaders, by the name of the data set.
+        loaders: the test loaders, by the name of the data set; empty where nothing is to be evaluated.
+        validation: the loader for the validation loss, if there is to be one.
     """
 
     def __init__(
-        self, cfg: DictConfig, *, limit: int | None = None, show_dir: str | None = None, out: str | None = None
+        self,
+        cfg: DictConfig,
+        *,
+        limit: int | None = None,
+        show_dir: str | None = None,
+        out: str | None = None,
+        in_training: bool = False,
     ) -> None:
         self._cfg = cfg
         self._limit = limit
         self._show_dir = show_dir
         self._out = out
         self.loaders: dict[str, Any] = {}  # by the name of the data set
-        self._built = list(self._build())
+        self._built = list(self._build()) if not in_training or _evaluates(cfg.train) else []
+        self.validation = build_validation_loader(cfg, limit) if in_training else None
 
     def run(self, model: nn.Module, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
         """Evaluate the model; every rank takes part.
@@ -75,6 +87,34 @@ class Evaluations:
             if self._out:
                 self._save(name, evaluator)
         return results
+
+    def metric_names(self, model: nn.Module) -> tuple[list[str], list[str]]:
+        """List the metrics that :meth:`run` will give, as rank 0 knows them; every rank takes part.
+
+        Args:
+            model: what will be evaluated.
+
+        Returns:
+            The names, the most important one first, and the types of the evaluators that do not tell theirs.
+        """
+        return _from_main(lambda: self._metric_names(model))
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Give the classes of the evaluators that have some, by the name of the data set; every rank takes part."""
+        return _from_main(
+            lambda: {name: classes for name, _, each in self._built if (classes := each.class_names()) is not None}
+        )
+
+    def _metric_names(self, model: nn.Module) -> tuple[list[str], list[str]]:
+        known: list[str] = []
+        silent: list[str] = []
+        for name, _, evaluator in self._built:
+            for part in getattr(evaluator, "evaluators", [evaluator]):
+                found = part.metric_names(model)
+                if found is None:
+                    silent.append(type(part).__name__)
+                known += [f"{name}/{metric}" if name else metric for metric in found or ()]
+        return known, silent
 
     def _build(self) -> Iterator[tuple[str, Any, DatasetEvaluator]]:
         tests = _named(self._cfg.dataloader.get("test"), "dataloader.test")
@@ -119,6 +159,31 @@ class Evaluations:
             with atomic_open(path, "wb") as file:
                 pickle.dump(source.predictions(), file)
         logger.info(f"Raw results: {path}")
+
+
+def _evaluates(train: DictConfig) -> bool:
+    """Tell whether a run's settings ask for any evaluation."""
+    return bool(train.eval_period or train.eval_period_epochs or train.eval_after_train)
+
+
+def _from_main(work: Callable[[], _T]) -> _T:
+    """Let rank 0 do something for all; what fails there fails everywhere.
+
+    Raises:
+        UsageError: on other ranks, if it failed on rank 0.
+    """
+    result, error = None, None
+    if is_main_process():
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+    result, text = broadcast((result, None if error is None else f"{type(error).__name__}: {error}"))
+    if error is not None:
+        raise error
+    if text is not None:
+        raise UsageError(f"rank 0: {text}")
+    return result
 
 
 def _same_dataset(evaluator: DictConfig, loader: DictConfig) -> bool:

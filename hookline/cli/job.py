@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-import math
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch import nn
 
 from hookline.cli.agreement import check_same_on_all_ranks
 from hookline.cli.averages import build_averages, restore_averages, with_averages
+from hookline.cli.checkpointing import checkpoint_folder
 from hookline.cli.compilation import compile_modules
-from hookline.cli.errors import UsageError
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.fully_sharded import checkpointer_class, distribute, shards
 from hookline.cli.gradients import gradient_clipper
@@ -23,6 +22,7 @@ from hookline.cli.guards import Recovery
 from hookline.cli.loggers import require_packages
 from hookline.cli.notices import remembered_in_rank
 from hookline.cli.optimizer import build_optimizer
+from hookline.cli.periods import steps_of_epochs
 from hookline.cli.pictures import save_preview
 from hookline.cli.preflight import check_classes
 from hookline.cli.process_settings import build_process_settings
@@ -130,8 +130,11 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module, device: t
     """
     limit = DEV_RECORDS if args.fast_dev_run else None
     loader = build_train_loader(cfg, limit)
-    evaluations = None if args.no_validate else Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out)
-    check_classes(cfg, model, loader, evaluations.loaders if evaluations else {})
+    evaluations = None
+    if not args.no_validate:
+        evaluations = Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out, in_training=True)
+    tests = {**evaluations.loaders, "validation loss": evaluations.validation} if evaluations else {}
+    check_classes(cfg, model, loader, tests, evaluations.class_names() if evaluations else {})
     wrapped = distribute(cfg, model, device)
     recovery = Recovery(cfg, args.resume)
     while not attempt(cfg, args, wrapped, model, loader, evaluations, recovery):
@@ -174,7 +177,7 @@ def attempt(
     )
     checkpointer = checkpointer_class(model)(
         model,
-        cfg.train.output_dir,
+        checkpoint_folder(cfg.train),
         asynchronous=cfg.train.checkpointer.asynchronous,
         on_save_error=cfg.train.checkpointer.on_save_error,
         converters=[from_torchvision],
@@ -226,17 +229,10 @@ def build_train_loader(cfg: DictConfig, limit: int | None) -> Any:
 
 
 def last_iteration(cfg: DictConfig, loader: Any) -> int:
-    """Give ``train.max_iter``, or count the steps of ``train.max_epochs``.
-
-    Raises:
-        UsageError: if epochs are asked for and the loader does not say how long one is.
-    """
+    """Give ``train.max_iter``, or count the steps of ``train.max_epochs``."""
     if cfg.train.max_iter is not None:
         return cfg.train.max_iter
-    length = getattr(loader, "epoch_length", None)
-    if length is None:
-        raise UsageError(f"train.max_epochs: {type(loader).__name__} has no epoch_length; set train.max_iter instead")
-    return math.ceil(cfg.train.max_epochs * length / (loader.batch_size * cfg.train.accumulate))
+    return steps_of_epochs("max_epochs", cfg.train.max_epochs, loader, cfg.train.accumulate)
 
 
 def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Checkpointer) -> int:
@@ -249,10 +245,10 @@ def start_weights(cfg: DictConfig, args: argparse.Namespace, checkpointer: Check
         finished = checkpointer.resume(args.resume if isinstance(args.resume, str) else "")
         if finished >= 0:
             return finished + 1
-        logger.info(f"--resume: no checkpoint in {cfg.train.output_dir}, starting fresh")
+        logger.info(f"--resume: no checkpoint in {checkpointer.save_dir}, starting fresh")
     elif checkpointer.has_checkpoint():
         logger.warning(
-            f"{cfg.train.output_dir} holds checkpoints of an earlier run: this one starts fresh and replaces those of "
+            f"{checkpointer.save_dir} holds checkpoints of an earlier run: this one starts fresh and replaces those of "
             "the same name; --resume would continue, another --work-dir would keep both"
         )
     if cfg.train.init_checkpoint:

@@ -90,6 +90,10 @@ class PredictionPainter(DatasetEvaluator):
         logger.info(f"Pictures of the predictions: {self.folder}")
         return {}
 
+    def metric_names(self, model: Any = None) -> list[str]:
+        """Say that there are none."""
+        return []
+
 
 class PredictionLogger(DatasetEvaluator):
     """Hand pictures of what the model found on the first images of an evaluation to the run's writers.
@@ -144,6 +148,10 @@ class PredictionLogger(DatasetEvaluator):
             get_event_storage().put_image(name, picture)
         self._drawn.clear()
         return {}
+
+    def metric_names(self, model: Any = None) -> list[str]:
+        """Say that there are none."""
+        return []
 
 
 def draw_prediction(sample: dict, prediction: dict, metadata: Any, threshold: float) -> VisImage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -31,7 +31,7 @@ def class_counts(model: nn.Module) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, module in model.named_modules():
         count = getattr(module, "num_classes", None)
-        if isinstance(count, int) and not isinstance(count, bool):
+        if isinstance(count, int) and not isinstance(count, bool) and count > 0 and not _is_about_other_classes(name):
             counts[name.removeprefix("module.")] = count
     return {
         name: count
@@ -40,41 +40,93 @@ def class_counts(model: nn.Module) -> dict[str, int]:
     }
 
 
-def check_classes(cfg: DictConfig, model: nn.Module, loader: Any, tests: Mapping[str, Any] | None = None) -> None:
-    """Compare the model's class counts with the data set's list of classes and check every record.
+def check_classes(
+    cfg: DictConfig,
+    model: nn.Module,
+    loader: Any,
+    tests: Mapping[str, Any] | None = None,
+    evaluated: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Compare the classes of the training data, the model and the evaluators, and check every record.
 
     Args:
         cfg: the recipe.
         model: the model; every module with ``num_classes`` is looked at.
-        loader: the training loader; checked where it shows its ``records``.
+        loader: the training loader; its records are checked where it shows them.
         tests: the test loaders by name; their records are checked too.
+        evaluated: the evaluators' classes, by the name of the data set; those without classes are left out.
 
     Raises:
-        UsageError: naming the module, its count and the data set's classes.
+        UsageError: naming the module or evaluator, its classes and those that it should have.
     """
-    records = getattr(loader, "records", None)
+    records, metadata = getattr(loader, "records", None), training_metadata(cfg)
+    classes, counts = getattr(metadata, "thing_classes", None), class_counts(model)
+    if classes is not None:
+        _compare_counts(counts, classes, "the training data has", f"set model.{{}}.num_classes={len(classes)}")
+    for name, found in (evaluated or {}).items():
+        _check_evaluator(f"dataloader.evaluator{'.' if name else ''}{name}", found, classes, counts)
+    num_classes = len(classes) if classes is not None else min(counts.values(), default=None)
     if records is None:
-        logger.info(f"Preflight: {type(loader).__name__} shows no records, so classes and files are not checked")
-        return
+        logger.info(f"Preflight: {type(loader).__name__} shows no records, so its classes and files are not checked")
+    else:
+        _check_all_records([records], metadata, num_classes)
+    shown = [test.records for test in (tests or {}).values() if getattr(test, "records", None) is not None]
+    if records is not None:
+        _check_all_records(shown, None, num_classes)
+        logger.info(f"Preflight: {len(records)} records, classes {num_classes}, files found")
+
+
+def _is_about_other_classes(name: str) -> bool:
+    """Tell whether a module's classes are not those of the data: a backbone's of its pre-training, or of pixels."""
+    return any(part == "backbone" or part.startswith("sem_seg") for part in name.split("."))
+
+
+def _check_all_records(sets: Iterable[Any], metadata: Any, num_classes: int | None) -> None:
     from hookline.data.checks import check_records
 
-    metadata = training_metadata(cfg)
-    classes = getattr(metadata, "thing_classes", None)
-    counts = class_counts(model)
-    if classes is not None:
-        wrong = {name: count for name, count in counts.items() if count != len(classes)}
-        if wrong:
-            parts = ", ".join(f"model.{name}.num_classes={count}" for name, count in wrong.items())
+    for records in sets:
+        check_records(records, metadata, num_classes)
+
+
+def _check_evaluator(key: str, found: Sequence[str], classes: Sequence[str] | None, counts: Mapping[str, int]) -> None:
+    """Compare an evaluator's classes with those of the training data or, where it tells none, of the model.
+
+    Other names in the same places are spelling, as far as anybody can tell, and only warned of.
+
+    Raises:
+        UsageError: if the numbers differ, or a class has another number.
+    """
+    if classes is None:
+        _compare_counts(counts, found, f"{key} evaluates", "are data and model meant for each other?")
+        return
+    if len(found) != len(classes):
+        raise UsageError(
+            f"{key} has {len(found)} classes ({_some(found)}), but the training data has {len(classes)} "
+            f"({_some(classes)}): give both the same classes in the same order"
+        )
+    pairs = [(number, here, there) for number, (here, there) in enumerate(zip(found, classes, strict=True))]
+    different = [(number, here, there) for number, here, there in pairs if here != there]
+    for number, here, there in different:
+        if there in found:
             raise UsageError(
-                f"{parts}, but the training data has {len(classes)} classes ({', '.join(classes[:5])}"
-                f"{' ...' if len(classes) > 5 else ''}): set model.{next(iter(wrong))}.num_classes={len(classes)}"
+                f"{key}: class {number} is {here!r}, but {there!r} in the training data, which is number "
+                f"{list(found).index(there)} there: give both the same classes in the same order"
             )
-    num_classes = len(classes) if classes is not None else min(counts.values(), default=None)
-    check_records(records, metadata, num_classes)
-    for test in (tests or {}).values():
-        if getattr(test, "records", None) is not None:
-            check_records(test.records, None, num_classes)
-    logger.info(f"Preflight: {len(records)} records, classes {num_classes}, files found")
+    if different:
+        number, here, there = different[0]
+        logger.warning(f"{key}: class {number} is called {here!r}, but {there!r} in the training data")
+
+
+def _compare_counts(counts: Mapping[str, int], classes: Sequence[str], whose: str, advice: str) -> None:
+    wrong = {name: count for name, count in counts.items() if count != len(classes)}
+    if wrong:
+        parts = ", ".join(f"model.{name}.num_classes={count}" for name, count in wrong.items())
+        hint = advice.format(next(iter(wrong)))
+        raise UsageError(f"{parts}, but {whose} {len(classes)} classes ({_some(classes)}): {hint}")
+
+
+def _some(classes: Sequence[str]) -> str:
+    return f"{', '.join(classes[:5])}{' ...' if len(classes) > 5 else ''}"
 
 
 def training_metadata(cfg: DictConfig) -> Any:

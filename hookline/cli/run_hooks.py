@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,26 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hookline.cli.averages import Average, build_averages, save_averages, with_averages
+from hookline.cli.checkpointing import build_best, build_periodic
 from hookline.cli.evaluations import Evaluations
 from hookline.cli.guards import build_watchdog, guard_hooks
 from hookline.cli.loggers import build_histograms, build_writer_hook
+from hookline.cli.metrics import MetricNames
+from hookline.cli.periods import eval_every
 from hookline.cli.precise_bn import build_precise_bn
 from hookline.cli.schedules import SCHEDULES, schedulers
+from hookline.cli.stopping import build_early_stopping
 from hookline.cli.suspension import build_suspend_checkpointer
+from hookline.cli.validation import build_validation_loss, validation_every
 from hookline.config import LazyConfig
-from hookline.engine import Checkpointer, hooks
+from hookline.engine import Checkpointer, Every, hooks
 from hookline.engine.data_parallel import UnusedParameterCheck
+from hookline.engine.suspend import SuspendCheckpointer
 from hookline.evaluation import EvaluationInterrupted
 
 __all__ = ["RunParts", "default_hooks", "repeating_hooks"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
     """
     settings = parts.cfg.train
     averages = build_averages(settings)
-    eval_period = settings.eval_period if parts.evaluations else 0
     suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
     watchdog, watchdog_end = build_watchdog(settings.guards)
+    evaluates = parts.evaluations is not None and bool(parts.evaluations.loaders)
+    evaluated = eval_every(settings, parts.loader) if evaluates else Every(0)
     return [
         watchdog,
         hooks.IterationTimer(),
@@ -65,11 +75,9 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
         *schedulers(parts.cfg),
         *(each.hook for each in averages),
         hooks.ResumeReport(_compared_settings(parts.cfg), allow_changed_data=settings.allow_changed_data),
-        build_precise_bn(settings, parts.model, parts.loader, averages, eval_period),
-        hooks.PeriodicCheckpointer(
-            parts.checkpointer, settings.checkpointer.period, max_to_keep=settings.checkpointer.max_to_keep
-        ),
-        *_evaluation(parts, suspend, averages),
+        build_precise_bn(settings, parts.model, parts.loader, averages, evaluated),
+        build_periodic(settings, parts.checkpointer, parts.loader),
+        *_evaluation(parts, evaluated, suspend, averages),
         *save_averages(parts.checkpointer, averages),
         build_histograms(settings.loggers),
         build_writer_hook(parts),
@@ -100,15 +108,31 @@ def _compared_settings(cfg: DictConfig) -> dict[str, str]:
     return {name: LazyConfig.to_py(OmegaConf.create({name: cfg.get(name)})) for name in ("lr_multiplier", *others)}
 
 
-def _evaluation(parts: RunParts, suspend: Any, averages: list[Average]) -> list[hooks.HookBase]:
-    """Make the hook that evaluates, unless the run shall not."""
-    evaluations = parts.evaluations
+def _evaluation(
+    parts: RunParts, evaluated: Every, suspend: SuspendCheckpointer, averages: list[Average]
+) -> list[hooks.HookBase | None]:
+    """Make the hooks that measure the model and those that judge by it, unless the run shall not."""
+    train, evaluations = parts.cfg.train, parts.evaluations
     if evaluations is None:
+        if train.checkpointer.save_best or train.early_stopping or train.validation_loss:
+            logger.warning("--no-validate: no validation loss, no best checkpoint and no early stopping either")
         return []
-    return [
-        hooks.EvalHook(
-            parts.cfg.train.eval_period,
-            with_averages(lambda: evaluations.run(parts.model, suspend.requested), averages),
-            interruption=EvaluationInterrupted,
+    validated = validation_every(train, parts.loader, eval_every(train, parts.loader))
+    found: list[hooks.HookBase | None] = []
+    if validated is not None:
+        found.append(build_validation_loss(train, evaluations.validation, validated, suspend.requested))
+    if evaluations.loaders:
+        run = with_averages(lambda: evaluations.run(parts.model, suspend.requested), averages)
+        found.append(
+            hooks.EvalHook(evaluated, run, train.eval_after_train, interruption=EvaluationInterrupted),
         )
+    if not (train.checkpointer.save_best or train.early_stopping):
+        return found
+    known, silent = evaluations.metric_names(parts.model)
+    beside = [f"{each.name}/{name}" for each in averages if each.evaluate == "beside" for name in known]
+    names = MetricNames([*known, *beside], silent, validated is not None)
+    return [
+        *found,
+        *build_best(train, parts.checkpointer, names, evaluated, validated),
+        build_early_stopping(train, parts.checkpointer, names, evaluated, validated),
     ]

@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hookline.cli.averages import check_averages, shorten_averages
-from hookline.cli.checks import check_names, expect_int, expect_one_of
+from hookline.cli.checkpointing import check_checkpointer
+from hookline.cli.checks import check_names, expect_bool, expect_int, expect_number, expect_one_of
 from hookline.cli.compilation import check_compile
 from hookline.cli.errors import UsageError
 from hookline.cli.fully_sharded import check_fsdp
@@ -20,10 +21,13 @@ from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
+from hookline.cli.periods import check_period, prefer_epochs
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.process_settings import check_process_settings
 from hookline.cli.recipes import find_recipe
 from hookline.cli.schedules import check_schedules, keep_schedules
+from hookline.cli.stopping import check_early_stopping
+from hookline.cli.validation import check_validation_loss, shorten_validation
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
 from hookline.engine.data_parallel import ddp_options
@@ -45,7 +49,9 @@ OPEN_ENDED = ("ddp", "grad_clip")
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_auto_scale_lr,
     check_averages,
+    check_checkpointer,
     check_compile,
+    check_early_stopping,
     check_fsdp,
     check_gradients,
     check_guards,
@@ -54,6 +60,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     check_precise_bn,
     check_process_settings,
     check_schedules,
+    check_validation_loss,
 )
 
 
@@ -81,8 +88,10 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
     cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
     if args.fast_dev_run:
         shorten_averages(cfg)
+        shorten_validation(cfg)
     if whole is not None:
         keep_schedules(cfg, whole)
+    prefer_epochs(cfg.train)
     _refuse_unknown(cfg.train, "")  # +train.key=value adds what the saved config could not be loaded with
     _check(cfg)
     return cfg
@@ -126,7 +135,11 @@ def _flags_as_overrides(args: argparse.Namespace) -> list[str]:
             "train.max_iter=2",
             "train.max_epochs=null",
             "train.eval_period=2",
+            "train.eval_period_epochs=null",
+            "train.eval_start=0",
+            "train.eval_start_epochs=null",
             "train.checkpointer.period=2",
+            "train.checkpointer.period_epochs=null",
             "train.log_period=1",
         ]
     return overrides
@@ -144,14 +157,9 @@ def _check(cfg: DictConfig) -> None:
         UsageError: naming the key, its value and what is expected.
     """
     train = cfg.train
-    for key, least in (
-        ("accumulate", 1),
-        ("eval_period", 0),
-        ("log_period", 1),
-        ("seed", 0),
-        ("checkpointer.period", 1),
-    ):
-        expect_int(key, _lookup(train, key), least)
+    for key, least in (("accumulate", 1), ("log_period", 1), ("seed", 0)):
+        expect_int(key, train[key], least)
+    _check_evaluation(train)
     if (train.max_iter is None) == (train.max_epochs is None):
         raise UsageError(
             f"train.max_iter={train.max_iter} and train.max_epochs={train.max_epochs}: give one, set the other null"
@@ -160,8 +168,6 @@ def _check(cfg: DictConfig) -> None:
         expect_int("max_iter", train.max_iter, 0)
     elif not isinstance(train.max_epochs, int | float) or train.max_epochs <= 0:
         raise UsageError(f"train.max_epochs={train.max_epochs!r}: expected a number above 0")
-    if train.checkpointer.max_to_keep is not None:
-        expect_int("checkpointer.max_to_keep", train.checkpointer.max_to_keep, 1)
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise UsageError(f"train.output_dir={train.output_dir!r}: expected the path of a folder")
     expect_one_of("precision", train.precision, PRECISIONS)
@@ -183,10 +189,21 @@ def _check_device(name: Any) -> None:
         raise UsageError(f"train.device={name!r}: expected 'auto', 'cuda', 'cpu' or another device of torch") from error
 
 
-def _lookup(node: DictConfig, dotted: str) -> Any:
-    for key in dotted.split("."):
-        node = node[key]
-    return node
+def _check_evaluation(train: DictConfig) -> None:
+    """Check when a run evaluates.
+
+    Raises:
+        UsageError: naming the key, its value and what is expected.
+    """
+    check_period("eval_period", train.eval_period, train.eval_period_epochs)
+    expect_int("eval_start", train.eval_start, 0)
+    if train.eval_start_epochs is not None:
+        expect_number("eval_start_epochs", train.eval_start_epochs, 0)
+        if train.eval_start:
+            raise UsageError(
+                f"train.eval_start={train.eval_start} and train.eval_start_epochs={train.eval_start_epochs}: give one"
+            )
+    expect_bool("eval_after_train", train.eval_after_train)
 
 
 def precision_of(cfg: DictConfig) -> str:

@@ -70,8 +70,41 @@ def test_a_missing_image_is_named(cfg, tmp_path):
         check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path, exists=False)]))
 
 
-def test_a_loader_without_records_is_left_alone(cfg):
+def test_a_loader_without_records_is_compared_by_what_the_recipe_tells(cfg):
+    with pytest.raises(UsageError, match="2 classes"):
+        check_classes(cfg, nn.Sequential(Head(80)), iter([]))
+    cfg.dataloader.train.dataset = None
     check_classes(cfg, nn.Sequential(Head(80)), iter([]))
+    with pytest.raises(UsageError, match=r"model\.0\.num_classes=80, but dataloader\.evaluator evaluates 1 classes"):
+        check_classes(cfg, nn.Sequential(Head(80)), iter([]), evaluated={"": ["cat"]})
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["cat"], r"dataloader\.evaluator\.val has 1 classes \(cat\), but the training data has 2 \(cat, dog\)"),
+        (["dog", "cat"], r"class 0 is 'dog', but 'cat' in the training data, which is number 1 there"),
+        (["bird", "cat"], r"class 0 is 'bird', but 'cat'"),
+    ],
+)
+def test_an_evaluator_of_other_classes_is_refused(cfg, tmp_path, classes, words):
+    with pytest.raises(UsageError, match=words):
+        check_classes(cfg, nn.Sequential(Head(2)), Loader([record(tmp_path)]), evaluated={"val": classes})
+
+
+def test_what_may_be_right_is_not_refused(cfg, tmp_path, caplog):
+    def check(model, classes):
+        check_classes(cfg, model, Loader([record(tmp_path)]), evaluated=classes)
+
+    check(nn.Sequential(Head(2)), {})  # evaluators without classes
+    check(nn.Sequential(Head(2)), {"": ["cat", "dog"]})
+    check(nn.Linear(1, 1), {"": ["cat", "dog"]})
+    check(nn.Sequential(Head(2)), {"": ["cat", "hound"]})
+    assert "class 1 is called 'hound', but 'dog'" in caplog.text
+    model = nn.Module()
+    model.backbone, model.sem_seg_head, model.roi_heads = Head(1000), Head(54), Head(2)
+    model.roi_heads.embedding = Head(0)
+    check(model, {"": ["cat", "dog"]})
 
 
 def test_the_validation_records_are_checked_before_training_too(cfg, tmp_path):

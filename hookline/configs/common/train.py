@@ -31,7 +31,13 @@ train = OmegaConf.create(
         "fsdp": None,
         "checkpointer": {
             "period": 5000,
-            "max_to_keep": 100,
+            "period_epochs": None,  # instead of period; 0.5 and the like too
+            "max_to_keep": 100,  # of the periodic files
+            "save_last": True,  # model_final.pth
+            "save_optimizer": True,  # False: slim periodic files, from which a run cannot be resumed
+            "dir": None,  # another folder than output_dir
+            "save_best": None,  # "auto" (the evaluator's first metric), the name of a metric, or several
+            "rule": None,  # "greater" or "less" is better; by default as the metric's name tells
             "asynchronous": False,  # write in a thread, from a copy in memory
             "on_save_error": "raise",  # or "warn": train on when the disk is full
         },
@@ -83,7 +89,14 @@ train = OmegaConf.create(
             "eval_timeout_s": 7200,  # for what one rank does alone, such as evaluating and writing
         },
         "allow_changed_data": False,  # resume although the data set or the global batch size changed
-        "eval_period": 5000,
+        # see docs/evaluation.md
+        "eval_period": 5000,  # 0: at the end only
+        "eval_period_epochs": None,  # instead of eval_period; 0.5 and the like too
+        "eval_start": 0,  # no evaluation before so many iterations
+        "eval_start_epochs": None,  # or epochs
+        "eval_after_train": True,
+        "early_stopping": None,  # {"metric", "patience": evaluations, "min_improvement", "rule"}
+        "validation_loss": None,  # over dataloader.validation: {"period" or "period_epochs", "after_train"}
         "log_period": 20,
         # who writes down what is measured every log_period steps; see docs/loggers.md
         "loggers": {

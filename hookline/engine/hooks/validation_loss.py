@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,9 +40,10 @@ class ValidationLossHook(MeasuringHook):
         period: iterations between two measurements; 0 for the end only.
         data_loader: finite iterable of batches with what losses need, such as the ground truth.
         after_train: measure when training has come to its end.
-        interruption: the exception by which the loader says, on all ranks together, that it was asked to stop early.
         prefix: put before the names, with a slash.
         seed: of the model's draws.
+        on_end: called on each rank behind its last batch; may raise the interruption, on all ranks together.
+        interruption: the exception that says that the measurement was asked to stop early.
     """
 
     what = "validation loss"
@@ -55,12 +56,14 @@ class ValidationLossHook(MeasuringHook):
         prefix: str = "validation",
         seed: int = 0,
         *,
+        on_end: Callable[[], None] | None = None,
         interruption: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> None:
         super().__init__(period, after_train, interruption=interruption)
         self._loader = data_loader
         self._prefix = prefix
         self._seed = seed
+        self._on_end = on_end
 
     def measure(self) -> Mapping[str, float]:
         """Sum up the whole set.
@@ -100,6 +103,8 @@ class ValidationLossHook(MeasuringHook):
                     weighted = loss.detach().double().reshape(()) * len(batch)
                     sums[name] = sums[name] + weighted if name in sums else weighted
             calls.finish()
+        if self._on_end is not None:
+            self._on_end()
         return {name: float(value) for name, value in sums.items()}, count
 
 

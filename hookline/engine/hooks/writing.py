@@ -39,9 +39,10 @@ class PeriodicWriter(HookBase):
         self._every = Every.of(period, last=True)
         self._failed: set[int] = set()
         self._has_begun = False
+        self._must_catch_up = False
 
     def before_train(self) -> None:
-        """Let the writers get ready, and write the step before where a resumed run must make up for it."""
+        """Let the writers get ready."""
         trainer, start_iter = self.trainer, self.trainer.start_iter
         gathering = getattr(trainer, "gather_metric_period", 1)
         if self._writers and get_world_size() > 1 and self._every.period % gathering:
@@ -51,8 +52,11 @@ class PeriodicWriter(HookBase):
             )
         self._call("begin", start_iter)
         self._has_begun = True
-        if start_iter > 0 and self._every(start_iter - 1, trainer.max_iter):
-            self._call("catch_up")
+        self._must_catch_up = start_iter > 0 and self._every(start_iter - 1, trainer.max_iter)
+
+    def before_step(self) -> None:
+        """Write the step before the first one, where a resumed run must make up for it, with what others made up for."""
+        self._catch_up()
 
     def after_step(self) -> None:
         """Write when it is time."""
@@ -65,6 +69,7 @@ class PeriodicWriter(HookBase):
         """Write what hooks measured at the end, and close the writers."""
         try:
             if self._has_begun:  # else what the storage holds is that of an earlier run
+                self._catch_up()
                 self._write()
                 self._call("conclude", self.trainer.iter >= self.trainer.max_iter)
         finally:
@@ -81,6 +86,11 @@ class PeriodicWriter(HookBase):
         for key, writer in self._keyed():
             if key in state:
                 self._guard(writer, "load_state_dict", state[key])
+
+    def _catch_up(self) -> None:
+        if self._must_catch_up:
+            self._must_catch_up = False
+            self._call("catch_up")
 
     def _write(self) -> None:
         self._call("write")

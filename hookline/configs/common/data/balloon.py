@@ -43,6 +43,17 @@ dataloader.test = L(build_detection_test_loader)(
     ),
     num_workers=4,
 )
+# for train.validation_loss: the test images with ground truth, as the test loader gives them
+dataloader.validation = L(build_detection_test_loader)(
+    dataset="${..test.dataset}",
+    mapper=L(DatasetMapper)(
+        is_train=True,
+        augmentations="${...test.mapper.augmentations}",
+        image_format="${...train.mapper.image_format}",
+        use_instance_mask="${...train.mapper.use_instance_mask}",
+    ),
+    num_workers="${..test.num_workers}",
+)
 dataloader.evaluator = L(COCOEvaluator)(
     dataset="${..test.dataset}",
     metadata=L(MetadataCatalog.get)(name="${...test.dataset.names}"),

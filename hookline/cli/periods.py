@@ -1,0 +1,112 @@
+"""Periods in iterations or epochs: ``train.eval_period``, ``train.checkpointer.period``, ``train.validation_loss``."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from omegaconf import DictConfig
+
+from hookline.cli.checks import expect_int, expect_number
+from hookline.cli.errors import UsageError
+from hookline.configs.common import train as common
+from hookline.engine import Every
+
+__all__ = ["build_every", "check_period", "eval_every", "iterations_per_epoch", "prefer_epochs", "steps_of_epochs"]
+
+
+def prefer_epochs(train: DictConfig) -> None:
+    """Let a period in epochs replace the default one in iterations.
+
+    Args:
+        train: the node, with every setting; changed.
+    """
+    defaults = common.train
+    for node, default, name in (
+        (train, defaults, "eval_period"),
+        (train.checkpointer, defaults.checkpointer, "period"),
+    ):
+        if node[f"{name}_epochs"] is not None and node[name] == default[name]:
+            node[name] = None
+
+
+def check_period(key: str, period: Any, epochs: Any, *, least: int = 0) -> None:
+    """Check a period that is given in iterations or in epochs.
+
+    Args:
+        key: of the period in iterations, below ``train``; the other one has ``_epochs`` added.
+        period: its value, None where it is not given.
+        epochs: that in epochs.
+        least: the smallest valid period.
+
+    Raises:
+        UsageError: if both or none are given, or a value cannot be.
+    """
+    if (period is None) == (epochs is None):
+        raise UsageError(f"train.{key}={period} and train.{key}_epochs={epochs}: give one, set the other null")
+    if epochs is None:
+        expect_int(key, period, least)
+    else:
+        expect_number(f"{key}_epochs", epochs, 0, exclusive=least > 0)
+
+
+def build_every(key: str, period: int | None, epochs: float | None, loader: Any, accumulate: int) -> Every:
+    """Make the value of a period.
+
+    Args:
+        key: as in :func:`check_period`.
+        period: in iterations; None where it is in epochs.
+        epochs: in epochs.
+        loader: the training loader.
+        accumulate: batches per iteration.
+    """
+    if epochs is None:
+        assert period is not None
+        return Every(period)
+    return Every.epochs(epochs, iterations_per_epoch(f"{key}_epochs", loader, accumulate))
+
+
+def eval_every(train: DictConfig, loader: Any) -> Every:
+    """Tell when a run evaluates.
+
+    Args:
+        train: the node, checked.
+        loader: the training loader.
+    """
+    every = build_every("eval_period", train.eval_period, train.eval_period_epochs, loader, train.accumulate)
+    first = train.eval_start
+    if train.eval_start_epochs is not None:
+        first = steps_of_epochs("eval_start_epochs", train.eval_start_epochs, loader, train.accumulate)
+    return Every(every.period, first or None)
+
+
+def iterations_per_epoch(key: str, loader: Any, accumulate: int) -> Fraction:
+    """Give the exact length of an epoch, which need not be a whole number of iterations.
+
+    Args:
+        key: the setting that asks, below ``train``.
+        loader: the training loader.
+        accumulate: batches per iteration.
+
+    Raises:
+        UsageError: if the loader does not say how long an epoch is.
+    """
+    length, batch_size = getattr(loader, "epoch_length", None), getattr(loader, "batch_size", None)
+    if length is None or batch_size is None:
+        lacking = "epoch_length" if length is None else "batch_size"
+        name = "train.max_iter" if key == "max_epochs" else f"train.{key.removesuffix('_epochs')}"
+        raise UsageError(f"train.{key}: {type(loader).__name__} has no {lacking}; set {name}, in iterations, instead")
+    return Fraction(length, batch_size * accumulate)
+
+
+def steps_of_epochs(key: str, epochs: float, loader: Any, accumulate: int) -> int:
+    """Count the iterations after which so many epochs are finished.
+
+    Args:
+        key: the setting that asks, below ``train``.
+        epochs: also a share of one.
+        loader: the training loader.
+        accumulate: batches per iteration.
+    """
+    return math.ceil(Every.epochs(epochs, iterations_per_epoch(key, loader, accumulate)).period)
