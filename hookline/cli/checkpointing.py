@@ -39,11 +39,7 @@ def check_checkpointer(cfg: DictConfig) -> None:
         raise UsageError(f"train.checkpointer.dir={settings.dir!r}: expected the path of a folder, or null")
     if settings.rule is not None:
         expect_one_of("checkpointer.rule", settings.rule, tuple(MODES))
-    names = _best_metrics(settings.save_best)
-    _file_names(names)
-    for name in names:
-        if name != "auto":
-            rule_of(name, settings.rule, RULE)
+    _file_names(_best_metrics(settings.save_best))
 
 
 def checkpoint_folder(train: DictConfig) -> str:

@@ -13,7 +13,15 @@ from hookline.cli.errors import UsageError
 from hookline.configs.common import train as common
 from hookline.engine import Every
 
-__all__ = ["build_every", "check_period", "eval_every", "iterations_per_epoch", "prefer_epochs", "steps_of_epochs"]
+__all__ = [
+    "build_every",
+    "check_period",
+    "eval_every",
+    "iterations_per_epoch",
+    "prefer_epochs",
+    "shorten_periods",
+    "steps_of_epochs",
+]
 
 
 def prefer_epochs(train: DictConfig) -> None:
@@ -23,12 +31,22 @@ def prefer_epochs(train: DictConfig) -> None:
         train: the node, with every setting; changed.
     """
     defaults = common.train
-    for node, default, name in (
-        (train, defaults, "eval_period"),
-        (train.checkpointer, defaults.checkpointer, "period"),
-    ):
-        if node[f"{name}_epochs"] is not None and node[name] == default[name]:
-            node[name] = None
+    if train.eval_period_epochs is not None and train.eval_period == defaults.eval_period:
+        train.eval_period = None
+    checkpointer = train.checkpointer
+    if checkpointer.period_epochs is not None and checkpointer.period == defaults.checkpointer.period:
+        checkpointer.period = None
+
+
+def shorten_periods(cfg: DictConfig) -> None:
+    """Let nothing wait for the end of an epoch in the few steps of ``--fast-dev-run``.
+
+    Args:
+        cfg: the whole recipe, with periods in iterations; changed.
+    """
+    cfg.train.eval_period_epochs = cfg.train.checkpointer.period_epochs = cfg.train.eval_start_epochs = None
+    if isinstance(cfg.train.validation_loss, DictConfig):
+        cfg.train.validation_loss.update(period=2, period_epochs=None)
 
 
 def check_period(key: str, period: Any, epochs: Any, *, least: int = 0) -> None:

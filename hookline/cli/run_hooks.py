@@ -113,8 +113,9 @@ def _evaluation(
 ) -> list[hooks.HookBase | None]:
     """Make the hooks that measure the model and those that judge by it, unless the run shall not."""
     train, evaluations = parts.cfg.train, parts.evaluations
+    judges = bool(train.checkpointer.save_best) or train.early_stopping is not None
     if evaluations is None:
-        if train.checkpointer.save_best or train.early_stopping or train.validation_loss:
+        if judges or train.validation_loss is not None:
             logger.warning("--no-validate: no validation loss, no best checkpoint and no early stopping either")
         return []
     validated = validation_every(train, parts.loader, eval_every(train, parts.loader))
@@ -126,7 +127,7 @@ def _evaluation(
         found.append(
             hooks.EvalHook(evaluated, run, train.eval_after_train, interruption=EvaluationInterrupted),
         )
-    if not (train.checkpointer.save_best or train.early_stopping):
+    if not judges:
         return found
     known, silent = evaluations.metric_names(parts.model)
     beside = [f"{each.name}/{name}" for each in averages if each.evaluate == "beside" for name in known]

@@ -21,13 +21,13 @@ from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
-from hookline.cli.periods import check_period, prefer_epochs
+from hookline.cli.periods import check_period, prefer_epochs, shorten_periods
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.process_settings import check_process_settings
 from hookline.cli.recipes import find_recipe
 from hookline.cli.schedules import check_schedules, keep_schedules
 from hookline.cli.stopping import check_early_stopping
-from hookline.cli.validation import check_validation_loss, shorten_validation
+from hookline.cli.validation import check_validation_loss
 from hookline.config import LazyConfig
 from hookline.configs.common import train as common
 from hookline.engine.data_parallel import ddp_options
@@ -88,7 +88,7 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
     cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
     if args.fast_dev_run:
         shorten_averages(cfg)
-        shorten_validation(cfg)
+        shorten_periods(cfg)
     if whole is not None:
         keep_schedules(cfg, whole)
     prefer_epochs(cfg.train)
@@ -135,11 +135,8 @@ def _flags_as_overrides(args: argparse.Namespace) -> list[str]:
             "train.max_iter=2",
             "train.max_epochs=null",
             "train.eval_period=2",
-            "train.eval_period_epochs=null",
             "train.eval_start=0",
-            "train.eval_start_epochs=null",
             "train.checkpointer.period=2",
-            "train.checkpointer.period_epochs=null",
             "train.log_period=1",
         ]
     return overrides

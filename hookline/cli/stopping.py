@@ -36,8 +36,6 @@ def check_early_stopping(cfg: DictConfig) -> None:
     expect_number("early_stopping.min_improvement", group["min_improvement"], 0)
     if group["rule"] is not None:
         expect_one_of("early_stopping.rule", group["rule"], tuple(MODES))
-    if group["metric"] != "auto":
-        rule_of(group["metric"], group["rule"], RULE)
 
 
 def build_early_stopping(

@@ -18,7 +18,6 @@ __all__ = [
     "build_validation_loader",
     "build_validation_loss",
     "check_validation_loss",
-    "shorten_validation",
     "validation_every",
 ]
 
@@ -56,16 +55,6 @@ def check_validation_loss(cfg: DictConfig) -> None:
             "dataloader.validation.mapper.is_train=false: then samples have no ground truth, without which there is no "
             "loss; set it true"
         )
-
-
-def shorten_validation(cfg: DictConfig) -> None:
-    """Let the loss be measured in the few steps of ``--fast-dev-run``.
-
-    Args:
-        cfg: the whole recipe; changed.
-    """
-    if isinstance(cfg.train.validation_loss, DictConfig):
-        cfg.train.validation_loss.update(period=2, period_epochs=None)
 
 
 def build_validation_loader(cfg: DictConfig, limit: int | None = None) -> Any:

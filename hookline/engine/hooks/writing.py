@@ -55,7 +55,7 @@ class PeriodicWriter(HookBase):
         self._must_catch_up = start_iter > 0 and self._every(start_iter - 1, trainer.max_iter)
 
     def before_step(self) -> None:
-        """Write the step before the first one, where a resumed run must make up for it, with what others made up for."""
+        """Write the step before the first one where a resumed run must, with what others made up for."""
         self._catch_up()
 
     def after_step(self) -> None:
