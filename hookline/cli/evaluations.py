@@ -130,7 +130,8 @@ class Evaluations:
         for name, node in tests.items():
             nodes = evaluators[name] if isinstance(evaluators[name], list) else [evaluators[name]]
             shared = any(_same_dataset(each, node) for each in nodes)
-            records = instantiate(node.dataset)[: self._limit] if self._limit or shared else None
+            limited = self._limit is not None and "dataset" in node
+            records = instantiate(node.dataset)[: self._limit] if limited or shared else None
             loader = instantiate(node, dataset=records) if records is not None else instantiate(node)
             built = [
                 instantiate(each, dataset=records)

@@ -223,7 +223,7 @@ def first_weights(cfg: DictConfig, checkpointer: Checkpointer, model: nn.Module)
 def build_train_loader(cfg: DictConfig, limit: int | None) -> Any:
     """Build ``dataloader.train``; with a limit, on the first ``limit`` records of its data set."""
     node = cfg.dataloader.train
-    if limit is None:
+    if limit is None or "dataset" not in node:
         return instantiate(node)
     return instantiate(node, dataset=instantiate(node.dataset)[:limit])
 

@@ -70,7 +70,8 @@ def build_validation_loader(cfg: DictConfig, limit: int | None = None) -> Any:
     if cfg.train.validation_loss is None:
         return None
     node = cfg.dataloader.validation
-    loader = instantiate(node, dataset=instantiate(node.dataset)[:limit]) if limit else instantiate(node)
+    records = {"dataset": instantiate(node.dataset)[:limit]} if limit and "dataset" in node else {}
+    loader = instantiate(node, **records)
     if hasattr(loader, "seek"):
         raise UsageError(f"dataloader.validation: a {type(loader).__name__} never ends; for example {EXAMPLE}")
     return loader

@@ -144,7 +144,7 @@ SILENT = "dataloader.evaluator={_target_: quality_parts.Silent}"
         ([BEST + "toy/APP"], "train.checkpointer.save_best='toy/APP': no metric of this run; did you mean toy/AP"),
         ([BEST + "validation/total_loss"], "come with train.validation_loss"),
         ([BEST + "validation/totl_loss", "train.validation_loss={}"], "did you mean validation/total_loss"),
-        ([BEST + "toy/value", SILENT], "train.checkpointer.rule=null: the name of the metric 'toy/value' does not tell"),
+        ([BEST + "toy/value", SILENT], "train.checkpointer.rule=null: the name of the metric 'toy/value' does"),
         ([BEST + "[toy/AP, toy:AP]"], "would be saved to the same file"),
         ([BEST + "3"], "train.checkpointer.save_best=3: expected null, 'auto'"),
         ([BEST + "auto", SILENT], "train.checkpointer.save_best='auto': Silent does not list its metrics"),
