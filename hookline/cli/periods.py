@@ -21,6 +21,7 @@ __all__ = [
     "prefer_epochs",
     "shorten_periods",
     "steps_of_epochs",
+    "with_other_unit",
 ]
 
 
@@ -36,6 +37,25 @@ def prefer_epochs(train: DictConfig) -> None:
     checkpointer = train.checkpointer
     if checkpointer.period_epochs is not None and checkpointer.period == defaults.checkpointer.period:
         checkpointer.period = None
+
+
+def with_other_unit(overrides: list[str]) -> list[str]:
+    """Let a period on the command line replace the recipe's, also one in the other unit.
+
+    Args:
+        overrides: those of the command line.
+
+    Returns:
+        The overrides, in front of them those that set what is replaced to null.
+    """
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    pairs = [(key, f"{key}_epochs") for key in ("train.eval_period", "train.checkpointer.period")]
+    replaced = [
+        other
+        for own, other in [*pairs, *((epochs, steps) for steps, epochs in pairs)]
+        if given.get(own, "null") != "null" and other not in given
+    ]
+    return [*(f"{key}=null" for key in replaced), *overrides]
 
 
 def shorten_periods(cfg: DictConfig) -> None:

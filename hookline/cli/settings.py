@@ -21,7 +21,7 @@ from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
-from hookline.cli.periods import check_period, prefer_epochs, shorten_periods
+from hookline.cli.periods import check_period, prefer_epochs, shorten_periods, with_other_unit
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.process_settings import check_process_settings
 from hookline.cli.recipes import find_recipe
@@ -84,8 +84,8 @@ def load_settings(args: argparse.Namespace) -> DictConfig:
         raise UsageError(f"{path}: a recipe needs the nodes {', '.join(NODES)}; missing: {', '.join(missing)}")
     _refuse_unknown(cfg.train, f"{path}: ")
     _complete(cfg)
-    whole = _with(cfg, args.opts) if args.fast_dev_run else None
-    cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + args.opts)
+    whole = _with(cfg, with_other_unit(args.opts)) if args.fast_dev_run else None
+    cfg = LazyConfig.apply_overrides(cfg, _flags_as_overrides(args) + with_other_unit(args.opts))
     if args.fast_dev_run:
         shorten_averages(cfg)
         shorten_periods(cfg)

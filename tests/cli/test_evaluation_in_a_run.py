@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hookline.cli import job
-from hookline.cli.train import main
+from hookline.cli.settings import load_settings
+from hookline.cli.train import main, parse_arguments
 from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine.hooks import CallbackHook
 
@@ -48,6 +49,18 @@ def test_an_evaluation_each_epoch_falls_on_its_end(toy, tmp_path):
         11,
     ]  # epochs of 3.5 steps end after 3.5, 7 and 10.5; the last one is recorded behind
     assert files(tmp_path / "run") == {"model_0000005.pth", "model_0000010.pth", "model_final.pth"}
+
+
+def test_a_period_on_the_command_line_replaces_that_of_the_recipe():
+    def load(*options):
+        return load_settings(parse_arguments(["--config-file", "balloon/mask_rcnn_tiny.py", *options])).train
+
+    train = load("train.eval_period_epochs=5", "train.checkpointer.period_epochs=2")
+    assert (train.eval_period, train.eval_period_epochs) == (None, 5)
+    assert (train.checkpointer.period, train.checkpointer.period_epochs) == (None, 2)
+    assert load("train.eval_period_epochs=null").eval_period == 500
+    both = ("train.eval_period=null", "train.eval_period_epochs=5")
+    assert load(*both).eval_period_epochs == load(*both[::-1]).eval_period_epochs == 5
 
 
 def test_with_accumulation_an_epoch_has_fewer_steps(toy):
