@@ -62,9 +62,14 @@ def shorten_periods(cfg: DictConfig) -> None:
     """Let nothing wait for the end of an epoch in the few steps of ``--fast-dev-run``.
 
     Args:
-        cfg: the whole recipe, with periods in iterations; changed.
+        cfg: the whole recipe; changed.
     """
-    cfg.train.eval_period_epochs = cfg.train.checkpointer.period_epochs = cfg.train.eval_start_epochs = None
+    train, checkpointer = cfg.train, cfg.train.checkpointer
+    train.eval_start_epochs = None
+    if train.eval_period_epochs is not None:
+        train.update(eval_period=2, eval_period_epochs=None)
+    if checkpointer.period_epochs is not None:
+        checkpointer.update(period=2, period_epochs=None)
     if isinstance(cfg.train.validation_loss, DictConfig):
         cfg.train.validation_loss.update(period=2, period_epochs=None)
 
