@@ -115,36 +115,48 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
 
 
 class _Watch:
-    """Notes the first module whose output, or the gradient of whose output, is not finite."""
+    """Notes the first module that produced, or got as gradient of its output, what is not finite."""
 
     def __init__(self, model: nn.Module) -> None:
         self.lines: list[str] = []
         self._model = model
+        self._running: list[tuple[str, nn.Module, Any]] = []  # modules that are being called, with their inputs
+        self._is_batch_bad = False
 
     def note(self, line: str) -> None:
         self.lines.append(line)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        handles = [
-            module.register_forward_hook(partial(self._look, name or "(the whole model)"))
-            for name, module in self._model.named_modules()
-        ]
+        handles = []
+        for name, module in self._model.named_modules():
+            name = name or "(the whole model)"
+            handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
+            handles.append(module.register_forward_hook(partial(self._leave, name)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _look(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _enter(self, name: str, module: nn.Module, inputs: Any) -> None:
+        """What a module is given and is bad already, the one that calls it has computed."""
+        bad = next(filter(_is_bad, tensors_in(inputs)), None)
+        if bad is not None and not self._running:
+            self._is_batch_bad = True
+        elif bad is not None and not self.lines and not self._is_batch_bad:
+            self.note(f"{_describe(*self._running[-1], bad)}; seen where it calls {name}")
+        self._running.append((name, module, inputs))
+
+    def _leave(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._running.pop()
         if self.lines:
             return
-        outputs = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
-        for tensor in outputs:
-            if not bool(tensor.isfinite().all()):
-                self.note(_describe(name, module, inputs, tensor))
-                return
-        for tensor in outputs:
+        bad = next(filter(_is_bad, tensors_in(output)), None)
+        if bad is not None:
+            self.note(_describe(name, module, inputs, bad))
+            return
+        for tensor in tensors_in(output):
             if tensor.requires_grad:
                 tensor.register_hook(partial(self._look_back, name, module))
 
@@ -178,7 +190,7 @@ def _in_batch(batch: Any) -> Iterator[str]:
     for index, sample in enumerate(batch if isinstance(batch, Sequence) else [batch]):
         for key, value in sample.items() if isinstance(sample, Mapping) else [("", sample)]:
             for tensor in tensors_in(value):
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                if _is_bad(tensor):
                     name = f" of {sample['file_name']}" if isinstance(sample, Mapping) and "file_name" in sample else ""
                     yield f"the batch itself holds {_kind(tensor)}: sample {index}{name}, {key or 'data'!r}"
                     break
@@ -190,10 +202,14 @@ def _describe(name: str, module: nn.Module, inputs: Any, output: torch.Tensor) -
     if weights:
         return f"{line}; its weights are not finite: {', '.join(weights[:3])}"
     seen = [tensor for tensor in tensors_in(inputs) if tensor.is_floating_point()]
-    if any(not bool(tensor.isfinite().all()) for tensor in seen):
+    if any(map(_is_bad, seen)):
         return f"{line}; its input was not finite already"
     largest = max((float(tensor.detach().abs().max()) for tensor in seen if tensor.numel()), default=None)
     return line if largest is None else f"{line}; the largest number in its input was {largest:.4g}"
+
+
+def _is_bad(values: torch.Tensor) -> bool:
+    return values.is_floating_point() and not bool(values.isfinite().all())
 
 
 def _kind(values: torch.Tensor) -> str:

@@ -155,6 +155,27 @@ def test_a_bad_batch_is_named(caplog):
     assert "stem.0 (Linear) produced 8 x NaN (of 32 values) in forward; its input was not finite already" in report
 
 
+def test_a_module_that_computes_by_itself_is_blamed_and_not_the_one_it_calls(caplog):
+    """Such as a convolution that calls its norm."""
+
+    class Normed(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 8)
+            self.norm = nn.BatchNorm1d(8)
+
+        def forward(self, x):
+            return self.norm(super().forward(x).exp())
+
+    trainer = make(batches(3, bad=(1,), value=500.0), [NonFiniteGuard(anomaly=True)])
+    trainer.model.stem[0] = Normed()
+    with torch.no_grad():
+        trainer.model.stem[0].weight.fill_(1.0)
+    trainer.train(0, 3)
+    (report,) = [m for m in caplog.messages if "not finite at iteration 1" in m]
+    words = "stem.0 (Normed) produced 8 x inf (of 32 values) in forward; the largest number in its input was 500"
+    assert f"{words}; seen where it calls stem.0.norm" in report
+
+
 def test_too_many_end_the_run():
     guard = NonFiniteGuard(max_skips=2, window=5)
     with pytest.raises(NonFiniteError, match=r"(?s)iteration 8.*8_2\.jpg.*3 such steps in 5 iterations, 2 are") as info:
