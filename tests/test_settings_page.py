@@ -77,14 +77,14 @@ def test_the_table_is_read_at_all():
 
 @pytest.mark.parametrize("code", [code for code in spans(1) if is_override(code)])
 def test_an_override_that_replaces_a_setting_is_accepted(code):
-    more = {
-        "train.max_epochs=150": ["train.max_iter=null"],
-        "train.auto_scale_lr=true": ["train.reference_batch_size=8"],
-    }
-    argv = ["--config-file", "balloon/mask_rcnn_tiny.py", code, *more.get(code, [])]
-    if code == "train.max_iter=null":
-        argv.append("train.max_epochs=150")
-    cfg = load_settings(parse_arguments(argv))
+    together = (
+        ["train.max_epochs=150", "train.max_iter=null"],
+        ["train.auto_scale_lr=true", "train.reference_batch_size=16"],
+        ["train.eval_period_epochs=5", "train.eval_period=null"],
+        ["train.checkpointer.period_epochs=20", "train.checkpointer.period=null"],
+    )
+    overrides = next((pair for pair in together if code in pair), [code])
+    cfg = load_settings(parse_arguments(["--config-file", "balloon/mask_rcnn_tiny.py", *overrides]))
     key, value = code.lstrip("+").split("=", 1)
     if value.isalnum():
         assert str(OmegaConf.select(cfg, key)).lower() in (value.lower(), "none" if value == "null" else value.lower())

@@ -14,8 +14,6 @@ from hookline.engine.schedule import MultiStepParamScheduler
 _base = LazyConfig.load(str(find_recipe("balloon/mask_rcnn_tiny.py")))
 model, dataloader, train = (_base[name] for name in ("model", "dataloader", "train"))
 
-STEPS = 61 / dataloader.train.total_batch_size  # an epoch
-
 # optimizer = dict(type='AdamW', lr=1e-4, weight_decay=1e-4,
 #                  paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1, decay_mult=1.0)}))
 optimizer = L(torch.optim.AdamW)(
@@ -35,9 +33,9 @@ lr_multiplier = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[100], 
 train.max_iter = None
 train.max_epochs = 150
 # evaluation = dict(interval=5)
-train.eval_period = round(5 * STEPS)
+train.eval_period, train.eval_period_epochs = None, 5
 # checkpoint_config = dict(interval=20)
-train.checkpointer.period = round(20 * STEPS)
+train.checkpointer.period, train.checkpointer.period_epochs = None, 20
 # log_config = dict(interval=50)
 train.log_period = 50
 

@@ -57,8 +57,6 @@ SMALL = [
     "dataloader.test.num_workers=0",
     "train.device=cpu",
     "train.precision=fp32",
-    f"train.eval_period={5 * STEPS}",
-    f"train.checkpointer.period={20 * STEPS}",
 ]
 
 
