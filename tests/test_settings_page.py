@@ -80,8 +80,6 @@ def test_an_override_that_replaces_a_setting_is_accepted(code):
     together = (
         ["train.max_epochs=150", "train.max_iter=null"],
         ["train.auto_scale_lr=true", "train.reference_batch_size=16"],
-        ["train.eval_period_epochs=5", "train.eval_period=null"],
-        ["train.checkpointer.period_epochs=20", "train.checkpointer.period=null"],
     )
     overrides = next((pair for pair in together if code in pair), [code])
     cfg = load_settings(parse_arguments(["--config-file", "balloon/mask_rcnn_tiny.py", *overrides]))
