@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from hookline.cli.run_hooks import RunParts, default_hooks, repeating_hooks
 from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import check_call_arguments, instantiate
+from hookline.data.workers import explain_death
 from hookline.distributed import is_main_process
 from hookline.engine import Checkpointer, SimpleTrainer, build_precision
 from hookline.engine.defaults import default_device, default_setup
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     check_same_on_all_ranks(cfg)
     default_setup(cfg, args)
     try:
-        with build_process_settings(cfg, args).applied():
+        with build_process_settings(cfg, args).applied(), _data_workers_explained():
             _run(cfg, args)
     except Exception as error:
         if has_lost_contact(error):  # another rank's failure; `launch` finds out whose, and says it once
@@ -84,6 +87,22 @@ def run(args: argparse.Namespace) -> None:
         raise
     finally:
         close_logger()
+
+
+@contextlib.contextmanager
+def _data_workers_explained() -> Iterator[None]:
+    """Say in words that a data worker died: torch's handler raises that wherever the program is at the time.
+
+    Raises:
+        RuntimeError: what it means.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        explained = explain_death(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _run(cfg: DictConfig, args: argparse.Namespace) -> None:

@@ -83,15 +83,15 @@ def _obey_only(trainer: int, maker: int) -> None:
     os._exit(0)
 
 
-def explain_death(error: Exception, num_workers: int) -> DataWorkerError | None:
+def explain_death(error: Exception, num_workers: int | None = None) -> DataWorkerError | None:
     """Say in words why a worker died; ``None`` if the error is about something else.
 
     Args:
-        error: what torch's loader raised.
-        num_workers: how many there were.
+        error: what torch's loader raised. Its handler may raise a worker's death at any place of the program.
+        num_workers: how many there were, None where that is not known.
     """
     text = str(error).strip()
-    cut_off = isinstance(error, ConnectionError | EOFError) and num_workers > 0  # while it handed a tensor over
+    cut_off = isinstance(error, ConnectionError | EOFError) and bool(num_workers)  # while it handed a tensor over
     if "DataLoader worker" not in text and not cut_off:
         return None
     reason = "It may have crashed in native code; num_workers=0 shows where"
@@ -102,4 +102,5 @@ def explain_death(error: Exception, num_workers: int) -> DataWorkerError | None:
         )
     elif "Bus error" in text or "shared memory" in text:
         reason = "Shared memory was full: give the container more of it (docker run --shm-size=8g) or use fewer workers"
-    return DataWorkerError(f"a data worker died, one of {num_workers}. {reason}. torch says: {text}")
+    which = f", one of {num_workers}" if num_workers else ""
+    return DataWorkerError(f"a data worker died{which}. {reason}. torch says: {text}")

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from hookline.distributed import get_rank
@@ -21,6 +22,9 @@ def fail():
     os.replace(folder / "fault.new", folder / "fault")
     if HOW == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if HOW == "worker":
+        psutil.Process().children()[0].kill()
+        return
     if HOW == "raise":
         raise ValueError(f"broken in {WHERE} on purpose")
     for _ in range(600):  # for a signal that the test sends

@@ -215,6 +215,16 @@ def test_a_killed_process_is_one_line(tmp_path, fault, told, resumed_from):
 
 
 @pytest.mark.slow
+def test_a_killed_data_worker_is_one_line(tmp_path):
+    run = Run(tmp_path, fault="forward,worker,1,4")
+    run.wait_for_fault()
+    code, output, errors = run.end()
+    assert code == 1, output + errors
+    assert re.fullmatch(r"error: a data worker died.*memory was full.*", without_places(errors)), errors
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_exception_is_told_once_with_its_own_traceback(tmp_path, rank):
     run = Run(tmp_path, fault=f"forward,raise,{rank},4")
