@@ -16,24 +16,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
 from hookline.distributed import set_local_place, set_timeouts, synchronize
-from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
+from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
 from hookline.engine.launch_pulse import Pulse
+from hookline.engine.launch_signals import follow_starter, obey_signals
 
 __all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
 
-# A rank whose starter was killed gets this long to leave in order.
-_ORPHAN_GRACE_S = 10.0
 _logger = logging.getLogger(__name__)
-_REPEATED_INTERRUPT_S = 2.0
-_starter_is_gone = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -198,9 +195,8 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
         report: Where the ending is told.
         lifeline: Ends when the starter does, however that happens.
     """
-    threading.Thread(target=_follow, args=(lifeline,), name="lifeline", daemon=True).start()
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _InterruptOnce())
+    follow_starter(lifeline)
+    obey_signals()
     # in a spawned process it is "spawn": each data worker would take seconds to import torch, for every evaluation
     multiprocessing.set_start_method(place.start_method, force=True)
     teller = _Teller(place.rank, report)
@@ -299,38 +295,6 @@ def _pickled(error: BaseException) -> bytes | None:
     except Exception:
         return None
     return data
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End by SystemExit, so that `finally` blocks run and data workers are taken along.
-
-    Raises:
-        SystemExit: Always.
-    """
-    raise (Orphaned if _starter_is_gone.is_set() else SystemExit)(128 + number)
-
-
-class _InterruptOnce:
-    """Raise KeyboardInterrupt for a Ctrl-C, which comes from the terminal and from the starter, once."""
-
-    def __init__(self) -> None:
-        self._last_s = -_REPEATED_INTERRUPT_S
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if now - self._last_s >= _REPEATED_INTERRUPT_S:
-            self._last_s = now
-            raise KeyboardInterrupt
-
-
-def _follow(lifeline: Connection) -> None:
-    """End this process soon after its starter, which may have been killed without a chance to say so."""
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv()  # nothing is ever sent
-    _starter_is_gone.set()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_ORPHAN_GRACE_S)
-    os._exit(128 + signal.SIGKILL)
 
 
 def _usable_cpus() -> int:

@@ -225,6 +225,26 @@ def test_signals_are_passed_on(tmp_path, number, code):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(signal.SIGTERM, SystemExit), pytest.param(signal.SIGINT, KeyboardInterrupt, marks=pytest.mark.slow)],
+)
+def test_a_signal_counts_where_python_ignores_exceptions(number, kind):
+    def main(number):
+        class Last:
+            def __del__(self):
+                os.kill(os.getpid(), number)
+                time.sleep(0.1)
+
+        Last()
+        for _ in range(600):
+            time.sleep(0.1)
+        raise ValueError("the signal was lost")
+
+    with pytest.raises(kind):
+        on_two(main, number)
+
+
 @pytest.mark.slow
 def test_a_rank_may_answer_a_signal_in_its_own_way(tmp_path):
     body = """
