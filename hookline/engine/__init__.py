@@ -10,10 +10,11 @@ from hookline.engine import hooks
 from hookline.engine.events import EventStorage, get_event_storage, has_event_storage
 from hookline.engine.every import Every
 from hookline.engine.gradients import ClipGradNorm, ClipGradValue
+from hookline.engine.hook_base import HookBase, SkipStep, StopTraining
 from hookline.engine.launch import launch  # at once: later, the module of the same name would stand in its place
 from hookline.engine.precision import Precision, build_precision
 from hookline.engine.simple_trainer import SimpleTrainer
-from hookline.engine.train_loop import HookBase, TrainerBase
+from hookline.engine.train_loop import TrainerBase
 from hookline.engine.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ __all__ = [
     "JSONWriter",
     "Precision",
     "SimpleTrainer",
+    "SkipStep",
+    "StopTraining",
     "TensorboardXWriter",
     "TrainerBase",
     "UnsafeCheckpointError",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hookline.distributed import get_local_rank, get_rank, get_world_size
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["UnusedParameterCheck", "UnusedParameterError", "create_ddp_model", "ddp_options", "without_peers"]
 

@@ -16,12 +16,13 @@ from hookline.engine.batches import BatchStream, file_names
 from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.every import Every
 from hookline.engine.gradients import GradientClipper, build_clipper, unsynchronized
+from hookline.engine.hook_base import HookBase, SkipStep
 from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.losses import LossLedger, as_losses, sum_losses
 from hookline.engine.precision import Precision, build_precision
 from hookline.engine.processes import explain_out_of_memory
 from hookline.engine.randomness import StepSeeder
-from hookline.engine.train_loop import HookBase, SkipStep, TrainerBase
+from hookline.engine.train_loop import TrainerBase
 
 __all__ = ["SimpleTrainer"]
 

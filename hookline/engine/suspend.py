@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hookline.distributed import all_gather, any_rank, any_rank_later, get_world_size, is_main_process, synchronize
+from hookline.engine.hook_base import HookBase
 from hookline.engine.job_systems import go_suspend, hfai_client, requeue_slurm_job
-from hookline.engine.train_loop import HookBase
 from hookline.engine.triggers import Trigger, default_triggers
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Hooks: what happens around the steps of training."""
 
+from hookline.engine.hook_base import HookBase
 from hookline.engine.hooks.average import AverageHook, AveragesCheckpointer
 from hookline.engine.hooks.callback import CallbackHook
 from hookline.engine.hooks.checkpointing import BestCheckpointer, PeriodicCheckpointer
@@ -20,7 +21,6 @@ from hookline.engine.hooks.validation_loss import ValidationLossHook
 from hookline.engine.hooks.watchdog import Watchdog
 from hookline.engine.hooks.writing import PeriodicWriter
 from hookline.engine.suspend import SuspendCheckpointer
-from hookline.engine.train_loop import HookBase
 
 __all__ = [
     "AverageHook",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hookline.engine.checkpoint_match import unwrap_model
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["AverageHook", "AveragesCheckpointer"]
 

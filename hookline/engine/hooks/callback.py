@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hookline.engine.train_loop import MOMENTS, HookBase
+from hookline.engine.hook_base import MOMENTS, HookBase
 
 __all__ = ["CallbackHook"]
 

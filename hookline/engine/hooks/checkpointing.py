@@ -10,7 +10,7 @@ from typing import Any
 
 from hookline.distributed import broadcast, get_world_size, is_main_process
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
 

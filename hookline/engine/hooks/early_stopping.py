@@ -10,7 +10,7 @@ from typing import Any
 
 from hookline.distributed import broadcast, is_main_process
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase, StopTraining
+from hookline.engine.hook_base import HookBase, StopTraining
 
 __all__ = ["EarlyStopping"]
 

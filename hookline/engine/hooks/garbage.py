@@ -7,7 +7,7 @@ import os
 import time
 
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["GarbageCollection"]
 

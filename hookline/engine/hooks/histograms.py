@@ -8,7 +8,7 @@ import torch
 
 from hookline.distributed import is_main_process
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["HistogramHook"]
 

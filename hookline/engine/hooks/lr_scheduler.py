@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
+from hookline.engine.hook_base import HookBase
 from hookline.engine.schedule import check_schedule, value_at
-from hookline.engine.train_loop import HookBase
 
 __all__ = ["LRScheduler", "first_value"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["MeasuringHook"]
 

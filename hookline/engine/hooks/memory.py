@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hookline.engine.every import Every
+from hookline.engine.hook_base import HookBase
 from hookline.engine.processes import children_of, command_of, private_memory
-from hookline.engine.train_loop import HookBase
 
 __all__ = ["MemoryGuard"]
 

@@ -10,8 +10,8 @@ import torch
 
 from hookline.distributed import all_gather, any_rank, get_rank
 from hookline.engine.anomaly import explain_batch, gradient_table
+from hookline.engine.hook_base import HookBase, SkipStep
 from hookline.engine.losses import NonFiniteError
-from hookline.engine.train_loop import HookBase, SkipStep
 
 __all__ = ["NonFiniteGuard"]
 

@@ -19,10 +19,10 @@ from hookline.engine.batches import BatchStream
 from hookline.engine.checkpoint_match import unwrap_model
 from hookline.engine.events import EventStorage
 from hookline.engine.every import Every
+from hookline.engine.hook_base import HookBase
 from hookline.engine.hooks.average import AverageHook
 from hookline.engine.hooks.validation_loss import untouched
 from hookline.engine.randomness import StepSeeder
-from hookline.engine.train_loop import HookBase
 
 __all__ = ["PreciseBN", "get_bn_modules", "update_bn_stats"]
 

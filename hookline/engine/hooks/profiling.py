@@ -11,7 +11,7 @@ import torch
 
 from hookline.distributed import get_rank
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 from hookline.io import PathManager
 
 __all__ = ["TorchMemoryStats", "TorchProfiler"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from hookline.distributed import get_world_size, is_main_process
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["ResumeReport"]
 

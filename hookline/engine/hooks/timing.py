@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 
 __all__ = ["IterationTimer"]
 

@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from hookline.distributed import get_rank
+from hookline.engine.hook_base import HookBase
 from hookline.engine.processes import children_of, command_of
-from hookline.engine.train_loop import HookBase
 from hookline.io.stacks import own_stacks, stacks_of
 
 __all__ = ["Watchdog"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline.distributed import get_world_size
 from hookline.engine.every import Every
-from hookline.engine.train_loop import HookBase
+from hookline.engine.hook_base import HookBase
 from hookline.engine.writers_base import EventWriter
 
 __all__ = ["PeriodicWriter"]
