@@ -19,6 +19,7 @@ __all__ = [
     "Average",
     "build_averages",
     "check_averages",
+    "check_start",
     "restore_averages",
     "save_averages",
     "shorten_averages",
@@ -63,12 +64,28 @@ def check_averages(cfg: DictConfig) -> None:
     if ema is not None:
         _check_ema(ema)
     if swa is not None:
-        _check_swa(swa, cfg.train.max_iter)
+        _check_swa(swa)
+        if cfg.train.max_iter is not None:
+            check_start(cfg.train, cfg.train.max_iter)
     if ema is not None and swa is not None and ema["evaluate"] == swa["evaluate"] == "instead":
         raise UsageError(
             "train.ema.evaluate='instead' and train.swa.evaluate='instead': only one can stand for the weights; "
             "set the other to 'beside' or null"
         )
+
+
+def check_start(train: DictConfig, max_iter: int) -> None:
+    """Check that averages begin before the end, once the length of the run is known.
+
+    Args:
+        train: the node, checked otherwise.
+        max_iter: the number of steps of the run, also where the recipe gives epochs.
+
+    Raises:
+        UsageError: naming the key, its value and the length of the run.
+    """
+    if train.swa is not None and train.swa.start > max_iter:  # a share of the run is always before it
+        raise UsageError(f"train.swa.start={train.swa.start!r} is beyond the end of the run, its {max_iter} iterations")
 
 
 def shorten_averages(cfg: DictConfig) -> None:
@@ -208,7 +225,7 @@ def _check_ema(ema: Mapping[str, Any]) -> None:
     expect_bool("ema.warmup", ema["warmup"])
 
 
-def _check_swa(swa: Mapping[str, Any], max_iter: int | None) -> None:
+def _check_swa(swa: Mapping[str, Any]) -> None:
     start = swa["start"]
     if start is None:
         raise UsageError("train.swa.start is missing: a number of steps, or a share of the run such as 0.75")
@@ -216,6 +233,3 @@ def _check_swa(swa: Mapping[str, Any], max_iter: int | None) -> None:
     if start >= 1 and start != int(start):
         raise UsageError(f"train.swa.start={start!r}: expected a whole number of steps, or a share of the run below 1")
     expect_int("swa.period", swa["period"], 1)
-    first = start * max_iter if max_iter is not None and start < 1 else start
-    if max_iter is not None and first > max_iter:
-        raise UsageError(f"train.swa.start={start!r} is beyond the end, train.max_iter={max_iter}")

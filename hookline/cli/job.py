@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from hookline.cli.agreement import check_same_on_all_ranks
-from hookline.cli.averages import build_averages, restore_averages, with_averages
+from hookline.cli.averages import build_averages, check_start, restore_averages, with_averages
 from hookline.cli.checkpointing import checkpoint_folder
 from hookline.cli.compilation import compile_modules
 from hookline.cli.evaluations import Evaluations
@@ -149,6 +149,7 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module, device: t
     """
     limit = DEV_RECORDS if args.fast_dev_run else None
     loader = build_train_loader(cfg, limit)
+    check_start(cfg.train, last_iteration(cfg, loader))
     evaluations = None
     if not args.no_validate:
         evaluations = Evaluations(cfg, limit=limit, show_dir=args.show_dir, out=args.out, in_training=True)

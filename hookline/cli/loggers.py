@@ -73,8 +73,12 @@ def check_loggers(cfg: DictConfig) -> None:
         _check_service(key, _group(loggers, key) or {})
     _check_measured(loggers)
     others = loggers.others or []
-    if not isinstance(others, list | ListConfig) or any("_target_" not in node for node in others):
+    if not isinstance(others, list | ListConfig) or not all(map(_is_call, others)):
         raise UsageError(f"train.loggers.others={others!r}: expected a list of recorded calls, such as [L(MyWriter)()]")
+
+
+def _is_call(node: Any) -> bool:
+    return isinstance(node, Mapping) and "_target_" in node
 
 
 def _check_service(key: str, group: Mapping[str, Any]) -> None:

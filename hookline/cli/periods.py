@@ -17,6 +17,7 @@ __all__ = [
     "build_every",
     "check_period",
     "eval_every",
+    "expect_epochs",
     "iterations_per_epoch",
     "prefer_epochs",
     "shorten_periods",
@@ -91,7 +92,25 @@ def check_period(key: str, period: Any, epochs: Any, *, least: int = 0) -> None:
     if epochs is None:
         expect_int(key, period, least)
     else:
-        expect_number(f"{key}_epochs", epochs, 0, exclusive=least > 0)
+        expect_epochs(f"{key}_epochs", epochs, exclusive=least > 0)
+
+
+def expect_epochs(key: str, value: Any, *, exclusive: bool = False) -> None:
+    """Check a number of epochs.
+
+    Args:
+        key: the setting's path below ``train``.
+        value: what it is.
+        exclusive: 0 is not valid.
+
+    Raises:
+        UsageError: if it is something else, or too small a share of an epoch.
+    """
+    expect_number(key, value, 0, exclusive=exclusive)
+    try:
+        Every.epochs(value, Fraction(1))
+    except ValueError as error:
+        raise UsageError(f"train.{key}={value!r}: {error}") from error
 
 
 def build_every(key: str, period: int | None, epochs: float | None, loader: Any, accumulate: int) -> Every:

@@ -41,7 +41,7 @@ def check_process_settings(cfg: DictConfig) -> None:
         if env[key] is not None:
             expect_int(f"env.{key}", env[key], least)
     for key in _SWITCHES:
-        if env[key] not in (None, True, False):
+        if not isinstance(env[key], bool | None):
             raise UsageError(f"train.env.{key}={env[key]!r}: expected true, false or null")
     for key in _TIMEOUTS:
         expect_number(f"env.{key}", env[key], 0, exclusive=True)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hookline.cli.averages import check_averages, shorten_averages
 from hookline.cli.checkpointing import check_checkpointer
-from hookline.cli.checks import check_names, expect_bool, expect_int, expect_number, expect_one_of
+from hookline.cli.checks import check_names, expect_bool, expect_int, expect_one_of
 from hookline.cli.compilation import check_compile
 from hookline.cli.errors import UsageError
 from hookline.cli.fully_sharded import check_fsdp
@@ -21,7 +21,7 @@ from hookline.cli.guards import check_guards
 from hookline.cli.learning_rate import check_auto_scale_lr
 from hookline.cli.loggers import check_loggers
 from hookline.cli.optimizer import check_optimizer
-from hookline.cli.periods import check_period, prefer_epochs, shorten_periods, with_other_unit
+from hookline.cli.periods import check_period, expect_epochs, prefer_epochs, shorten_periods, with_other_unit
 from hookline.cli.precise_bn import check_precise_bn
 from hookline.cli.process_settings import check_process_settings
 from hookline.cli.recipes import find_recipe
@@ -163,8 +163,8 @@ def _check(cfg: DictConfig) -> None:
         )
     if train.max_iter is not None:
         expect_int("max_iter", train.max_iter, 0)
-    elif not isinstance(train.max_epochs, int | float) or train.max_epochs <= 0:
-        raise UsageError(f"train.max_epochs={train.max_epochs!r}: expected a number above 0")
+    else:
+        expect_epochs("max_epochs", train.max_epochs, exclusive=True)
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise UsageError(f"train.output_dir={train.output_dir!r}: expected the path of a folder")
     expect_one_of("precision", train.precision, PRECISIONS)
@@ -195,7 +195,7 @@ def _check_evaluation(train: DictConfig) -> None:
     check_period("eval_period", train.eval_period, train.eval_period_epochs)
     expect_int("eval_start", train.eval_start, 0)
     if train.eval_start_epochs is not None:
-        expect_number("eval_start_epochs", train.eval_start_epochs, 0)
+        expect_epochs("eval_start_epochs", train.eval_start_epochs)
         if train.eval_start:
             raise UsageError(
                 f"train.eval_start={train.eval_start} and train.eval_start_epochs={train.eval_start_epochs}: give one"

@@ -77,8 +77,11 @@ class Every:
             first: see the class.
 
         Raises:
-            ValueError: if the distance is negative or not finite.
+            ValueError: if the distance is negative, not finite, or so small that it would be never.
         """
         if not math.isfinite(count) or count < 0:
             raise ValueError(f"a period in epochs must be 0 (never) or positive, got {count}")
-        return cls(Fraction(count).limit_denominator(_FINEST_SHARE) * iterations_per_epoch, first)
+        share = Fraction(count).limit_denominator(_FINEST_SHARE)
+        if count and not share:
+            raise ValueError(f"the shortest period is 1 / {_FINEST_SHARE} epochs, got {count}; 0 means never")
+        return cls(share * iterations_per_epoch, first)

@@ -80,6 +80,12 @@ def test_a_quick_check_reaches_the_averages():
     assert load_settings(arguments).train.swa.start == 0
 
 
+def test_a_start_beyond_the_end_is_refused_in_epochs_too(run, tmp_path, capfd):
+    epochs = ["--no-validate", "train.max_iter=null", "train.max_epochs=1", "train.swa={start: 100}"]
+    assert run("out", *epochs) == 2
+    assert "train.swa.start=100 is beyond the end of the run, its 3 iterations" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("evaluate", "ready", "expected"),
     [

@@ -96,6 +96,7 @@ def test_flat_recipe(tmp_path):
         ({"histograms": {"period": 1.5}}, r"train\.loggers\.histograms\.period=1\.5"),
         ({"timeout_s": -1}, r"train\.loggers\.timeout_s=-1"),
         ({"others": ["file"]}, r"train\.loggers\.others=.*expected a list of recorded calls"),
+        ({"others": [5]}, r"train\.loggers\.others=\[5\]: expected a list of recorded calls"),
     ],
 )
 def test_refusals(tmp_path, settings, words):

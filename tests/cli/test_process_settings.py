@@ -75,6 +75,7 @@ def recipe(env=None, **train):
         ({"mp_start_method": "forkserve"}, r"train\.env\.mp_start_method='forkserve': did you mean forkserver"),
         ({"sharing_strategy": "files"}, r"train\.env\.sharing_strategy='files'"),
         ({"cudnn_benchmark": "yes"}, r"train\.env\.cudnn_benchmark='yes': expected true, false or null"),
+        ({"cudnn_benchmark": 1}, r"train\.env\.cudnn_benchmark=1: expected true, false or null"),
         ({"cudnn_deterministic": 2}, r"train\.env\.cudnn_deterministic=2"),
         ({"matmul_precision": "hihg"}, r"train\.env\.matmul_precision='hihg': did you mean high"),
         ({"log_level": "INF"}, r"train\.env\.log_level='INF': did you mean INFO"),

@@ -8,6 +8,7 @@ from hookline.cli.settings import load_settings, precision_of
 from hookline.cli.train import parse_arguments
 
 RECIPE = """
+from math import inf, nan
 from omegaconf import OmegaConf
 model = OmegaConf.create({})
 dataloader = OmegaConf.create({})
@@ -44,6 +45,12 @@ def test_flags_stand_for_settings_and_overrides_win(tmp_path):
         ({"max_itre": 5}, "did you mean train.max_iter"),
         ({"max_iter": 5, "max_epochs": 2}, "give one"),
         ({"max_epochs": -1}, "train.max_epochs=-1"),
+        ({"max_epochs": float("inf")}, "train.max_epochs=inf: expected a number above 0"),
+        ({"max_epochs": float("nan")}, "train.max_epochs=nan"),
+        ({"max_epochs": True}, "train.max_epochs=True"),
+        ({"max_epochs": 1e-5}, "train.max_epochs=1e-05: the shortest period is 1 / 10000 epochs"),
+        ({"max_iter": 5, "eval_period_epochs": 1e-5}, "train.eval_period_epochs=1e-05: the shortest period is"),
+        ({"max_iter": 5, "eval_start_epochs": 1e-5}, "train.eval_start_epochs=1e-05: the shortest period is"),
         ({"max_iter": 5, "seed": "x"}, "train.seed='x'"),
         ({"max_iter": 5, "output_dir": ""}, "train.output_dir=''"),
         ({"checkpointer": {"perod": 2}}, r"did you mean train\.checkpointer\.period"),
