@@ -39,6 +39,19 @@ _CAUSE = "hookline/cause"
 _LEFT = "hookline/left"
 _LOST = "hookline/lost/{}"
 _HOST = "hookline/host/{}"
+# What NCCL and c10d say of others; the rest, such as a GPU used twice or full memory, is this rank's own failure.
+_OF_OTHERS = (
+    "remote process",
+    "ncclremoteerror",
+    "socket",
+    "connection",
+    "timed out",
+    "timeout",
+    "abort",
+    "broken pipe",
+)
+_OWN_TEXTS = ("system call (e.g. socket, malloc)", "no socket interface")  # which the words above would find
+_SHOWN_LINES = 4
 
 
 class LostContactError(RuntimeError):
@@ -55,6 +68,11 @@ def has_lost_contact(error: BaseException) -> bool:
     Args:
         error: What was raised.
     """
+    if isinstance(error, dist.DistBackendError):
+        text = str(error).lower()
+        for own in _OWN_TEXTS:
+            text = text.replace(own, "")
+        return any(word in text for word in _OF_OTHERS)
     if isinstance(error, LostContactError | WaitedTooLongError | dist.DistError):
         return True
     # gloo raises plain RuntimeErrors, most of which begin with the place in its source
@@ -108,6 +126,12 @@ class Causes:
             waited = error.seconds, error.setting
         elif is_timeout(error) or "monitoredBarrier" in str(error):
             waited = self._timeout.total_seconds(), TIMEOUT
+        if waited is None and found == []:  # the store answers, and nobody is silent
+            lines = " ".join(str(error).split("\n")[:_SHOWN_LINES])
+            return LostContactError(
+                f"rank {self._rank} lost contact with the others, and each of them says so, too: none has told of a "
+                f"failure of its own. Here it was: {type(error).__name__}: {lines}"
+            )
         return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 
     def leave(self) -> None:

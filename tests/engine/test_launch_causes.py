@@ -35,6 +35,11 @@ def ranks(monkeypatch):
         (WaitedTooLongError("rank 0 waited", 3.0, "train.env.timeout_s"), True),
         (LostContactError("rank 0 lost"), True),
         (RuntimeError("shapes differ"), False),
+        (dist.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (dist.DistBackendError("unhandled system error\nLast error:\nsocketStartConnect: Connection refused"), True),
+        (dist.DistBackendError("wait timeout after 7000ms, keys: /default_pg/0//cuda//0"), True),
+        (dist.DistBackendError("invalid usage\nLast error:\nDuplicate GPU detected : rank 1 and rank 0"), False),
+        (dist.DistBackendError("ncclSystemError: System call (e.g. socket, malloc) or device error: no memory"), False),
         (ConnectionError("Connection closed by peer"), False),  # of a file server, say
         (ValueError("/gloo/"), False),
     ],
@@ -72,6 +77,19 @@ def test_who_says_nothing_is_named(ranks):
     for rank in (0, 2):
         assert f"rank {rank} lost the connection to rank(s) 1 on " in str(found[rank])
         assert "memory was full: see dmesg" in str(found[rank])
+
+
+def test_where_nobody_is_silent_the_first_lines_of_the_error_are_shown(ranks):
+    found = {}
+    error = dist.DistBackendError("NCCL error: remote process exited\nLast error:\nnet plugin broke")
+    threads = [threading.Thread(target=lambda i=i: found.update({i: ranks[i].explain(error)})) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rank in range(3):
+        assert "none has told of a failure of its own. Here it was: DistBackendError: NCCL error" in str(found[rank])
+        assert "net plugin broke" in str(found[rank])
 
 
 def test_a_wait_names_how_long_and_which_setting(ranks):
