@@ -171,7 +171,8 @@ def test_going_back_gives_the_run_that_leaves_the_step_out(recipe, tmp_path, mar
     assert log.count("the step is left out") == 1
     assert "13_1_of0.jpg" in log
     if mark == "forward":
-        assert "(the whole model)" in log or "loss 'loss' is 1 x inf" in log
+        assert "rank 0: (the whole model) (Net) produced 1 x inf (of 1 values) in forward" in log
+        assert "rank 0: loss 'loss' is 1 x inf (of 1 values)" in log
     else:
         assert "head (Linear) got" in log
         assert "a gradient is not finite at iteration 13" in log

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,30 +19,62 @@ def at(iteration, seconds):
     return lambda trainer: hang_in_this_function(seconds) if trainer.iter == iteration else None
 
 
+class Clock:
+    """Stands for the module `time` in the watchdog, so that a busy machine is no stall."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("hookline.engine.hooks.watchdog.time", clock)
+    return clock
+
+
 def test_a_step_that_hangs_is_reported_with_its_stack_and_training_goes_on(make_trainer, caplog):
     with caplog.at_level(logging.WARNING):
-        make_trainer([Watchdog(0.4), CallbackHook(after_backward=at(2, 1.0))]).train(0, 4)
+        make_trainer([Watchdog(1.0), CallbackHook(after_backward=at(2, 3.0))]).train(0, 4)
     report = next(m for m in caplog.messages if "has not moved" in m)
     assert "s, in iteration 2. Its stacks:" in report
     assert "in hang_in_this_function" in report
     assert [m for m in caplog.messages if m.startswith("rank 0 moves again")]
 
 
-def test_a_long_stall_is_reported_again_when_it_is_twice_as_long(make_trainer, caplog):
-    make_trainer([Watchdog(0.2), CallbackHook(after_backward=at(1, 1.2))]).train(0, 2)
-    assert 2 <= sum("has not moved" in m for m in caplog.messages) <= 3
+def test_a_long_stall_is_reported_again_when_it_is_twice_as_long(clock, caplog):
+    dog = Watchdog(10.0)
+    dog.trainer = SimpleNamespace(iter=1)
+    dog.after_step()
+    dog.before_step()
+    reported = (None, 0.0)
+    for clock.now in map(float, range(100)):
+        reported = dog._look(reported)
+    assert [m[: m.index(" s,")] for m in caplog.messages] == [
+        f"rank 0 has not moved for {seconds}" for seconds in (11, 23, 47, 95)
+    ]
+    dog.after_step()
+    assert dog._look(reported) == (None, 0.0)
+    assert caplog.messages[-1] == "rank 0 moves again, after more than 95 s"
 
 
-def test_the_first_step_and_evaluations_have_their_own_limit(make_trainer, caplog):
-    slow = [CallbackHook(after_backward=at(0, 0.6)), EvalHook(2, lambda: hang_in_this_function(0.6))]
-    dog = Watchdog(0.2, between_s=30.0)
-    make_trainer([dog, *slow, dog.end()]).train(0, 4)
+def test_the_first_step_and_evaluations_have_their_own_limit(make_trainer, clock, caplog):
+    dog = Watchdog(10.0, between_s=30.0)
+
+    def wait(seconds):
+        clock.now += seconds
+        dog._look((None, 0.0))
+
+    first = CallbackHook(after_backward=lambda trainer: wait(5.0 if trainer.iter else 20.0))
+    make_trainer([dog, first, EvalHook(2, lambda: wait(20.0)), dog.end()]).train(0, 4)
     assert "has not moved" not in caplog.text
-    dog = Watchdog(0.2, between_s=0.3)
-    make_trainer([dog, EvalHook(3, lambda: hang_in_this_function(0.8)), dog.end()]).train(0, 4)
+    second = CallbackHook(after_backward=lambda trainer: wait(11.0 if trainer.iter == 1 else 5.0))
+    make_trainer([dog, second, EvalHook(3, lambda: wait(31.0)), dog.end()]).train(0, 4)
     reports = [m for m in caplog.messages if "has not moved" in m]
-    assert "after iteration 2, in a hook such as evaluation" in reports[0]
-    assert any("after iteration 3, at the end" in report for report in reports[1:])
+    for where in ("in iteration 1", "after iteration 2, in a hook such as evaluation", "after iteration 3, at the end"):
+        assert any(f"s, {where}" in report for report in reports)
 
 
 @pytest.mark.parametrize("with_end", [False, True])
