@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class Sender:
     """Does jobs one after the other in a thread; one that fails is named in a warning, once, and tried again.
 
-    While the first job waits for its next try, the others wait behind it, except that a job which fails although the
-    one behind it succeeds is given up.
+    While the first job waits for its next try, the others wait behind it, except that a job which still fails just
+    after one behind it succeeded is given up.
 
     Args:
         name: whom it sends to, for messages.
@@ -34,7 +34,7 @@ class Sender:
         self.name = name
         self.is_failing = False
         self._advice = advice
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], bool | None]] = deque()
         self._condition = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,11 +42,12 @@ class Sender:
         self._failures = 0  # of the first job
         self._lost = 0
 
-    def put(self, job: Callable[[], None]) -> None:
+    def put(self, job: Callable[[], bool | None]) -> None:
         """Hand in a job; returns at once.
 
         Args:
-            job: called in the thread, perhaps several times until it does not raise.
+            job: called in the thread, perhaps several times until it does not raise. It returns False where it had
+                nothing to send, which says nothing about whether the service works.
         """
         with self._condition:
             if len(self._jobs) >= QUEUE_LIMIT:
@@ -106,30 +107,43 @@ class Sender:
         """Do the first job; returns whether the queue got shorter."""
         if self._try(0):
             return True
-        if self._failures >= HOPELESS and len(self._jobs) > 1 and self._try(1):
+        if self._failures < HOPELESS or not self._another_works():
+            return False
+        if not self._try(0):  # it may have failed because the service was down until just now
             with self._condition:
                 self._jobs.popleft()
                 self._lost += 1
+                self.is_failing = False
+                self._condition.notify_all()
             self._failures = 0
-            return True
+        return True
+
+    def _another_works(self) -> bool:
+        """Try those behind the first job up to one that needs the service; returns whether that one succeeded."""
+        while len(self._jobs) > 1:
+            if not self._try(1):
+                return False
+            if not self.is_failing:
+                return True
         return False
 
     def _try(self, place: int) -> bool:
         job = self._jobs[place]
         started = time.monotonic()
         try:
-            job()
+            talked = job() is not False
         except Exception as error:
             self._note(error, time.monotonic() - started)
             return False
         with self._condition:
             with contextlib.suppress(ValueError):  # it was too many in the meantime
                 self._jobs.remove(job)
-            was_failing, self.is_failing = self.is_failing, False
+            was_failing = self.is_failing
+            self.is_failing = was_failing and not talked
             self._condition.notify_all()
         if place == 0:
             self._failures = 0
-        if was_failing:
+        if was_failing and talked:
             logger.info("%s works again: what waited is being sent", self.name)
         return True
 

@@ -86,8 +86,8 @@ class MLflowWriter(RemoteWriter):
                 sent.setdefault(metric.step, set()).add(key)
         return sent
 
-    def _send_row(self, iteration: int, scalars: Mapping[str, float], moment: float) -> None:
-        super()._send_row(iteration, {_key(name): value for name, value in scalars.items()}, moment)
+    def _send_row(self, iteration: int, scalars: Mapping[str, float], moment: float) -> bool:
+        return super()._send_row(iteration, {_key(name): value for name, value in scalars.items()}, moment)
 
     def _log(self, iteration: int, scalars: Mapping[str, float], moment: float) -> None:
         from mlflow.entities import Metric

@@ -197,17 +197,21 @@ class RemoteWriter(EventWriter):
         for iteration, row in rows.items():
             self._send_row(iteration, row, time.time())
 
-    def _send_row(self, iteration: int, scalars: Mapping[str, float], moment: float) -> None:
+    def _send_row(self, iteration: int, scalars: Mapping[str, float], moment: float) -> bool:
+        """Send what is new; returns, as all that send do, whether there was anything."""
         before = self._sent.get(iteration, set())
         new = {name: value for name, value in scalars.items() if name not in before}
         if new:
             self._log(iteration, new, moment)
             self._sent[iteration] = before | set(new)
+        return bool(new)
 
-    def _send_picture(self, picture: Picture) -> None:
-        if picture.name not in self._sent.get(picture.iteration, ()):
-            self._log_picture(picture)
-            self._sent.setdefault(picture.iteration, set()).add(picture.name)
+    def _send_picture(self, picture: Picture) -> bool:
+        if picture.name in self._sent.get(picture.iteration, ()):
+            return False
+        self._log_picture(picture)
+        self._sent.setdefault(picture.iteration, set()).add(picture.name)
+        return True
 
     def _checkpoints(self) -> dict[str, float]:
         """List the checkpoints in the folder: (name, time of change)."""
@@ -217,28 +221,30 @@ class RemoteWriter(EventWriter):
                 found[path.name] = path.stat().st_mtime
         return found
 
-    def _send_new_checkpoints(self) -> None:
+    def _send_new_checkpoints(self) -> bool:
+        any_sent = False
         for name, changed in self._checkpoints().items():
             if self._known_checkpoints.get(name) != changed:
-                self._send_checkpoint(name)
+                any_sent |= self._send_checkpoint(name)
                 self._known_checkpoints[name] = changed
+        return any_sent
 
-    def _send_last_checkpoints(self) -> None:
+    def _send_last_checkpoints(self) -> bool:
         if self._log_checkpoints == "all":
-            self._send_new_checkpoints()
-        elif self._log_checkpoints == "best":
-            for name in self._checkpoints():
-                if name.startswith("model_best"):
-                    self._send_checkpoint(name)
+            return self._send_new_checkpoints()
+        if self._log_checkpoints == "best":
+            names = [name for name in self._checkpoints() if name.startswith("model_best")]
         else:
             tag = self.output_dir / "last_checkpoint"
-            if tag.is_file():
-                self._send_checkpoint(tag.read_text("utf-8").strip())
+            names = [tag.read_text("utf-8").strip()] if tag.is_file() else []
+        return any([self._send_checkpoint(name) for name in names])
 
-    def _send_checkpoint(self, name: str) -> None:
+    def _send_checkpoint(self, name: str) -> bool:
         path = self.output_dir / name
-        if path.exists():  # else the run needed the room for newer ones
-            self._log_checkpoint(path, path.stem)
+        if not path.exists():  # the run needed the room for newer ones
+            return False
+        self._log_checkpoint(path, path.stem)
+        return True
 
 
 def _pixels(image: Any) -> np.ndarray:

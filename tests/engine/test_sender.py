@@ -69,6 +69,52 @@ def test_a_job_that_alone_fails_is_given_up(caplog):
     assert "1 entries were not sent. Look elsewhere" in warnings(caplog)[-1]
 
 
+def test_jobs_that_send_nothing_do_not_show_that_the_service_works(caplog):
+    """Nothing is given up in an outage, however many of them stand between the others."""
+    is_down, done = threading.Event(), []
+    is_down.set()
+
+    def row(number):
+        if is_down.is_set():
+            raise ConnectionError("down")
+        done.append(number)
+
+    sender = Sender("service")
+    for number in range(6):
+        sender.put(lambda number=number: row(number))
+        sender.put(lambda: False)
+    time.sleep(0.3)
+    assert sender.is_failing
+    is_down.clear()
+    deadline = time.monotonic() + 20.0
+    while not sender.wait(0.1) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sender.close(20.0)
+    assert done == list(range(6))
+    assert not any("not sent" in text for text in warnings(caplog))
+
+
+def test_an_outage_that_ends_between_two_jobs_loses_none(caplog):
+    done, tries = [], []
+
+    def first():
+        tries.append(1)
+        if not done:  # the service comes back just before the second job
+            raise ConnectionError("down")
+        done.append("first")
+
+    sender = Sender("service")
+    sender.put(first)
+    sender.put(lambda: done.append("second"))
+    deadline = time.monotonic() + 20.0
+    while len(done) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sender.close(20.0)
+    assert done == ["second", "first"]
+    assert len(tries) == module.HOPELESS + 1
+    assert not any("not sent" in text for text in warnings(caplog))
+
+
 def test_closing_does_not_wait_long_for_a_service_that_is_down(caplog):
     def down():
         raise ConnectionError

@@ -181,7 +181,7 @@ def test_a_service_that_comes_back_gets_what_waited(service, tmp_path):
             for writer in writers:
                 writer.write()
         deadline = time.monotonic() + 20.0
-        while service.is_down and time.monotonic() < deadline:
+        while not writers[1]._sender.wait(0.1) and time.monotonic() < deadline:  # it returns at once while it fails
             time.sleep(0.01)
         for writer in writers:
             writer.close()
@@ -248,6 +248,24 @@ def test_checkpoints(service, tmp_path, which, expected):
         writer.conclude(True)
         writer.close()
     assert [entry for entry in service.log if entry[0] == "checkpoint"] == expected
+
+
+def test_an_outage_loses_nothing_although_checkpoints_are_looked_for(service, tmp_path):
+    writer = Writer(service, tmp_path, log_checkpoints="all")
+    with EventStorage() as storage:
+        writer.begin(0)
+        service.is_down = True
+        for storage.iter in range(6):
+            storage.put_scalar("x", 1.0)
+            writer.write()
+        deadline = time.monotonic() + 20.0
+        while writer._sender._failures < 10 and len(writer._sender._jobs) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        service.is_down = False
+        while not writer._sender.wait(0.1) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        writer.close()
+    assert [sorted(run) for run in service.runs.values()] == [list(range(6))]
 
 
 def test_refuses_another_choice_of_checkpoints(service, tmp_path):
