@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hookline.cli.checkpointing import checkpoint_folder
 from hookline.cli.checks import check_group, expect_bool, expect_int, expect_number
 from hookline.cli.errors import UsageError
 from hookline.cli.pictures import PredictionLogger
@@ -160,7 +161,11 @@ def build_writers(parts: RunParts) -> list[EventWriter]:
 
 
 def _services(parts: RunParts, loggers: DictConfig, folder: str) -> list[EventWriter]:
-    common: dict[str, Any] = {"continued": parts.resume, "timeout_s": float(loggers.timeout_s)}
+    common: dict[str, Any] = {
+        "continued": parts.resume,
+        "checkpoint_dir": checkpoint_folder(parts.cfg.train),
+        "timeout_s": float(loggers.timeout_s),
+    }
     writers: list[EventWriter] = []
     if (group := _group(loggers, "wandb")) is not None:
         from hookline.engine.writers_wandb import WandbWriter

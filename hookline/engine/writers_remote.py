@@ -38,10 +38,11 @@ class RemoteWriter(EventWriter):
     the process was killed or the service was down, is taken from ``metrics.json``.
 
     Args:
-        output_dir: the run's folder, with ``metrics.json`` and the checkpoints.
+        output_dir: the run's folder, with ``metrics.json``.
         config: the settings of the run, flat.
         run_id: the identity; by default that of the resumed run, or a new one.
         continued: the run in ``output_dir`` goes on, even without a checkpoint.
+        checkpoint_dir: the folder of the checkpoints; by default ``output_dir``.
         log_checkpoints: which checkpoints are sent: ``last`` or ``best`` when the run ends, ``all`` as they appear,
             or False.
         timeout_s: how long the end of a run waits for what is not sent yet.
@@ -64,6 +65,7 @@ class RemoteWriter(EventWriter):
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         continued: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
         log_checkpoints: str | bool = False,
         timeout_s: float = 60.0,
         window_size: int = 20,
@@ -71,6 +73,7 @@ class RemoteWriter(EventWriter):
         if log_checkpoints is not False and log_checkpoints not in CHECKPOINT_CHOICES:
             raise ValueError(f"log_checkpoints={log_checkpoints!r}: expected {', '.join(CHECKPOINT_CHOICES)} or False")
         self.output_dir = Path(output_dir)
+        self.checkpoint_dir = Path(checkpoint_dir or output_dir)
         self.config = dict(config or {})
         self.run_id = None if run_id is None else str(run_id)
         self.timeout_s = timeout_s
@@ -214,9 +217,9 @@ class RemoteWriter(EventWriter):
         return True
 
     def _checkpoints(self) -> dict[str, float]:
-        """List the checkpoints in the folder: (name, time of change)."""
+        """List the checkpoints in their folder: (name, time of change)."""
         found = {}
-        for path in sorted(self.output_dir.glob("model_*")):
+        for path in sorted(self.checkpoint_dir.glob("model_*")):
             if path.suffix == ".pth" or path.is_dir():
                 found[path.name] = path.stat().st_mtime
         return found
@@ -235,12 +238,12 @@ class RemoteWriter(EventWriter):
         if self._log_checkpoints == "best":
             names = [name for name in self._checkpoints() if name.startswith("model_best")]
         else:
-            tag = self.output_dir / "last_checkpoint"
+            tag = self.checkpoint_dir / "last_checkpoint"
             names = [tag.read_text("utf-8").strip()] if tag.is_file() else []
         return any([self._send_checkpoint(name) for name in names])
 
     def _send_checkpoint(self, name: str) -> bool:
-        path = self.output_dir / name
+        path = self.checkpoint_dir / name
         if not path.exists():  # the run needed the room for newer ones
             return False
         self._log_checkpoint(path, path.stem)

@@ -59,12 +59,21 @@ def test_writers_are_chosen(tmp_path):
     assert wandb._init == {"project": "toys", "entity": None, "mode": "offline", "name": "first"}
     assert wandb.config["train.loggers.wandb.project"] == "toys"
     assert wandb.timeout_s == mlflow.timeout_s == 5.0
+    assert wandb.checkpoint_dir == mlflow.checkpoint_dir == tmp_path
     assert json._continued
     assert wandb._continued
     assert own.path == "here"
     assert [type(writer).__name__ for writer in writers(recipe(tmp_path, tensorboard=False))] == [
         "CommonMetricPrinter", "JSONWriter",
     ]  # fmt: skip
+
+
+def test_checkpoints_are_sent_from_their_own_folder(tmp_path):
+    cfg = recipe(tmp_path, console=False, tensorboard=None, mlflow={"log_checkpoints": "last"})
+    cfg.train.checkpointer.dir = str(tmp_path / "weights")
+    mlflow = writers(cfg)[-1]
+    assert mlflow.checkpoint_dir == tmp_path / "weights"
+    assert mlflow.output_dir == tmp_path
 
 
 def test_flat_recipe(tmp_path):

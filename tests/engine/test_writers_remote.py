@@ -235,9 +235,11 @@ def test_pictures_are_sent_once_in_bytes(service, tmp_path):
         ("all", [("checkpoint", f"{name}.pth", name) for name in ("model_0000004", "model_0000009", "model_best")]),
     ],
 )
-def test_checkpoints(service, tmp_path, which, expected):
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_checkpoints(service, tmp_path, which, expected, elsewhere):
+    run = tmp_path / "run" if elsewhere else tmp_path
     (tmp_path / "model_0000001.pth").touch()  # of the run before the resume
-    writer = Writer(service, tmp_path, log_checkpoints=which)
+    writer = Writer(service, run, log_checkpoints=which, checkpoint_dir=tmp_path if elsewhere else None)
     with EventStorage(2):
         writer.begin(2)
         (tmp_path / "model_0000004.pth").touch()
