@@ -79,7 +79,7 @@ class MLflowWriter(RemoteWriter):
         else:
             run = client.create_run(experiment, tags={**self._tags, RUN_TAG: str(self.run_id)}, run_name=self._run_name)
         self._id = run.info.run_id
-        self._log_config(run.data.params)
+        self._log_config(run.data.params, run.data.tags)
         sent: Sent = {}
         for key in run.data.metrics:
             for metric in client.get_metric_history(self._id, key):
@@ -117,18 +117,17 @@ class MLflowWriter(RemoteWriter):
             return found.experiment_id
         return self._client.create_experiment(self._experiment, artifact_location=self._artifact_location)
 
-    def _log_config(self, known: Mapping[str, str]) -> None:
+    def _log_config(self, known: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
         settings = {_key(name): str(value)[:LONGEST_VALUE] for name, value in self.config.items()}
         new = [Param(name, value) for name, value in settings.items() if name not in known]
         for params in _batches(new):
             self._client.log_batch(self._id, params=params)
-        changed = [
-            RunTag(f"changed.{name}", value) for name, value in settings.items() if known.get(name, value) != value
-        ]
-        for tags in _batches(changed):
-            self._client.log_batch(self._id, tags=tags)
+        newest = {name: tags.get(f"changed.{name}", known.get(name, value)) for name, value in settings.items()}
+        changed = [RunTag(f"changed.{name}", value) for name, value in settings.items() if newest[name] != value]
+        for batch in _batches(changed):
+            self._client.log_batch(self._id, tags=batch)
 
 
 def _key(name: str) -> str:

@@ -180,11 +180,12 @@ class RemoteWriter(EventWriter):
     def _identify(self, is_resumed: bool) -> bool:
         """Choose the identity and keep it; returns whether an earlier process had it."""
         file = self.output_dir / f"run_id.{self.service.lower()}"
-        earlier: str | None = None
+        earlier: list[str] = []
         if is_resumed:
-            earlier = self._state.get("run_id") or (file.read_text("utf-8").strip() if file.is_file() else None)
-        is_known = earlier is not None and self.run_id in (None, earlier)
-        self.run_id = self.run_id or earlier or secrets.token_hex(4)
+            kept = file.read_text("utf-8").strip() if file.is_file() else ""
+            earlier = [run_id for run_id in (self._state.get("run_id"), kept) if run_id]
+        self.run_id = self.run_id or next(iter(earlier), None) or secrets.token_hex(4)
+        is_known = self.run_id in earlier
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{self.run_id}\n", "utf-8")
@@ -196,6 +197,12 @@ class RemoteWriter(EventWriter):
         sent = self._open(is_known)
         if sent is None:
             sent, rows = {iteration: set(row) for iteration, row in rows.items()}, {}
+        elif sent and not is_known and not self._sent:  # `_sent` would be an earlier try of this process
+            logger.warning(
+                "%s has a run %r already, which is not continued: this start goes on in it, and what it has of a step "
+                "is not sent, so its curves hide the new ones. Give another run_id, or --resume to continue it",
+                *(self.service, self.run_id),
+            )
         self._sent = sent
         for iteration, row in rows.items():
             self._send_row(iteration, row, time.time())
@@ -240,7 +247,8 @@ class RemoteWriter(EventWriter):
         else:
             tag = self.checkpoint_dir / "last_checkpoint"
             names = [tag.read_text("utf-8").strip()] if tag.is_file() else []
-        return any([self._send_checkpoint(name) for name in names])
+        sent = [self._send_checkpoint(name) for name in names]
+        return any(sent)
 
     def _send_checkpoint(self, name: str) -> bool:
         path = self.checkpoint_dir / name

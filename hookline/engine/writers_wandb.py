@@ -75,7 +75,7 @@ class WandbWriter(RemoteWriter):
             resume="allow",
             config=self.config,
             allow_val_change=True,
-            settings=wandb.Settings(**{**settings, **self._settings}),
+            settings=wandb.Settings(**settings),
         )
         self._run.define_metric("*", step_metric=AXIS)
         if self._run.resumed:  # only the server of an online run knows that

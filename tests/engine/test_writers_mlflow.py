@@ -44,6 +44,26 @@ def test_a_server_that_is_down_neither_stops_nor_slows_training(make_trainer, tm
     assert f"entries were not sent. The scalars are in {tmp_path / 'metrics.json'}" in told[1]
 
 
+def test_a_setting_that_is_set_back_is_told_as_the_newest(tmp_path):
+    class Client:
+        def __init__(self):
+            self.params, self.tags = {}, {}
+
+        def log_batch(self, run_id, params=(), tags=()):
+            self.params |= {param.key: param.value for param in params}
+            self.tags |= {tag.key: tag.value for tag in tags}
+
+    client, told = Client(), []
+    for lr in (1, 1, 2, 2, 1, 3):
+        writer = MLflowWriter(tmp_path, config={"lr": lr, "decay": 0})
+        writer._client = client
+        writer._log_config(dict(client.params), dict(client.tags))
+        told.append(client.tags.get("changed.lr"))
+    assert told == [None, None, "2", "2", "1", "3"]
+    assert client.params == {"lr": "1", "decay": "0"}
+    assert client.tags.keys() == {"changed.lr"}
+
+
 @pytest.mark.slow
 def test_everything_is_read_back(tmp_path):
     from mlflow import MlflowClient

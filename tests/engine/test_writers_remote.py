@@ -153,6 +153,26 @@ def test_a_fresh_start_is_another_run(service, tmp_path):
     assert (sorted(first), sorted(second)) == (list(range(6)), list(range(3)))
 
 
+def test_a_fresh_start_with_the_run_id_of_an_earlier_one_is_told(service, tmp_path, caplog):
+    steps(both(service, tmp_path, run_id="mine"), 0, 6)
+    steps(both(service, tmp_path, run_id="mine", continued=True), 6, 9)
+    assert "has a run" not in caplog.text
+    steps(both(service, tmp_path, run_id="mine"), 0, 3)
+    assert caplog.text.count("Toy has a run 'mine' already, which is not continued") == 1
+    assert "another run_id, or --resume" in caplog.text
+
+
+def test_a_branch_with_a_run_id_of_its_own_is_known_again(service, tmp_path, caplog):
+    trunk = both(service, tmp_path / "trunk")
+    steps(trunk, 0, 6)
+    for _ in range(2):  # the first one is killed before its first checkpoint
+        branch = both(service, tmp_path / "branch", run_id="branch")
+        branch[1].load_state_dict(trunk[1].state_dict())
+        steps(branch, 3, 9, killed=True)
+    assert "has a run" not in caplog.text
+    assert sorted(service.runs["branch"]) == list(range(3, 9))
+
+
 def test_what_a_service_that_was_down_missed_comes_with_the_resume(service, tmp_path, caplog):
     service.is_down = True
     first = both(service, tmp_path)
