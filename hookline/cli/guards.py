@@ -166,7 +166,7 @@ class Recovery:
         """
         assert self._error is not None
         bad = self._error.iteration
-        path = broadcast(self._newest_before(bad - 1, checkpointer) if is_main_process() else "")
+        path = self._agree_on_newest_before(bad - 1, checkpointer)
         if path:
             start = checkpointer.resume(path) + 1
             logger.warning("going back to iteration %d, before the one that was not finite, by %s", start, path)
@@ -203,6 +203,19 @@ class Recovery:
         assert self._error is not None
         text = "repeated from its checkpoint the step was finite: what the model computes is not the same each time"
         raise NonFiniteError(f"{self._error}\n  {text}", self._error.iteration) from self._error
+
+    def _agree_on_newest_before(self, iteration: int, checkpointer: Checkpointer) -> str:
+        """Let rank 0 look for all; an error there is an error everywhere."""
+        found: str | OSError = ""
+        if is_main_process():
+            try:
+                found = self._newest_before(iteration, checkpointer)
+            except OSError as error:
+                found = error
+        found = broadcast(found)
+        if isinstance(found, OSError):
+            raise found
+        return found
 
     def _newest_before(self, iteration: int, checkpointer: Checkpointer) -> str:
         """Find the newest whole file of this run whose last step lies before an iteration."""

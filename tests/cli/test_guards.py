@@ -12,9 +12,11 @@ import torch
 from omegaconf import OmegaConf
 
 from hookline.cli.errors import UsageError
-from hookline.cli.guards import check_guards, guard_hooks
+from hookline.cli.guards import Recovery, check_guards, guard_hooks
 from hookline.cli.train import main
 from hookline.configs.common.train import train as defaults
+from hookline.engine import Checkpointer, SimpleTrainer
+from hookline.engine.losses import NonFiniteError
 
 PROGRAM = Path(__file__).parents[2] / "train_net.py"
 
@@ -157,6 +159,21 @@ def test_all_guards_at_once_change_nothing(recipe, tmp_path):
     assert run(recipe, tmp_path / "guarded", *(f"train.guards.{setting}" for setting in everything)) == 0
     assert run(recipe, tmp_path / "plain") == 0
     assert_same(final(tmp_path / "guarded"), final(tmp_path / "plain"))
+
+
+def test_what_fails_on_rank_0_when_it_looks_for_a_file_fails_on_all(monkeypatch, tmp_path):
+    sent = []
+    monkeypatch.setattr("hookline.cli.guards.broadcast", lambda found: sent.append(found) or found)
+    cfg = settings(non_finite="restore")
+    cfg.train.update(log_period=4, output_dir=str(tmp_path / "lost"))
+    recovery = Recovery(cfg, resumed=False)
+    model = torch.nn.Linear(1, 1)
+    trainer = SimpleTrainer(model, [], torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.register_hooks(guard_hooks(cfg.train.guards))
+    recovery.consider(NonFiniteError("a loss is not finite", 7), trainer)
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+        recovery.go_back(Checkpointer(model, tmp_path))
+    assert isinstance(sent[0], FileNotFoundError)
 
 
 @pytest.mark.parametrize("mark", ["forward", "gradient"])
