@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -24,7 +25,6 @@ DEFAULTS: dict[str, Any] = {
 }
 WHOLE = "model"
 DEBUGGING = ("eager", "aot_eager")  # they trace and compile nothing
-COMPILERS = ("g++", "clang++", "c++", "gcc", "clang", "cc", "cl")
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def check_compile(cfg: DictConfig) -> None:
     _check_backend(group["backend"], group["mode"])
 
 
-def compile_modules(setting: DictConfig | None, model: nn.Module) -> None:
+def compile_modules(setting: DictConfig | None, model: nn.Module, device: str = "cpu") -> None:
     """Let the modules that ``train.compile`` names be compiled when they are first called.
 
     They stay the objects that they are, so names and checkpoint keys do not change.
@@ -61,6 +61,7 @@ def compile_modules(setting: DictConfig | None, model: nn.Module) -> None:
     Args:
         setting: ``train.compile``, checked.
         model: the model, without a wrapper.
+        device: where it will run, as torch names the kind: ``cpu``, ``cuda``.
 
     Raises:
         UsageError: if there is no such module, or nothing on this machine that compiles.
@@ -77,11 +78,8 @@ def compile_modules(setting: DictConfig | None, model: nn.Module) -> None:
                 f"train.compile.target={target!r}: the model has no such module; "
                 + (hint if hint.startswith("did") else f"expected one of {', '.join(parts)} or what they consist of")
             )
-    if group["backend"] == "inductor" and not _has_compiler():
-        raise UsageError(
-            f"train.compile.backend='inductor' needs a C++ compiler, and none of {', '.join(COMPILERS)} is on the "
-            "PATH: install one, or name it in the environment variable CXX"
-        )
+    if group["backend"] == "inductor":
+        _check_compiler(device)
     for target in _targets(group["target"]):
         options = {key: group[key] for key in ("mode", "dynamic", "fullgraph", "backend")}
         modules[target].compile(**options)
@@ -111,5 +109,19 @@ def _check_backend(backend: Any, mode: Any) -> None:
         )
 
 
-def _has_compiler() -> bool:
-    return "CXX" in os.environ or any(shutil.which(name) for name in COMPILERS)
+def _check_compiler(device: str) -> None:
+    """Look for what inductor calls: a C++ compiler for the CPU, and through Triton a C compiler for the GPU.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if device == "cpu":
+        language, variable = "C++", "CXX"
+        names = [{"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")]
+    else:
+        language, variable, names = "C", "CC", ["gcc", "clang"]
+    if variable not in os.environ and not any(shutil.which(name) for name in names):
+        raise UsageError(
+            f"train.compile.backend='inductor' needs a {language} compiler on {device}, and there is no "
+            f"{' or '.join(names)} on the PATH: install it, or name another one in the environment variable {variable}"
+        )

@@ -110,7 +110,7 @@ def _run(cfg: DictConfig, args: argparse.Namespace) -> None:
     model = instantiate(cfg.model)
     if not shards(cfg):  # else it may be too large to be on the device as a whole
         model = model.to(device)
-    compile_modules(cfg.train.compile, model)
+    compile_modules(cfg.train.compile, model, device.type)
     if args.eval_only:
         evaluate(cfg, args, distribute(cfg, model, device) if shards(cfg) else model)
     else:

@@ -51,7 +51,8 @@ def test_refusals(value, words):
         check_compile(setting(value))
 
 
-def test_names_of_modules():
+def test_names_of_modules(monkeypatch):
+    monkeypatch.setenv("CXX", "not-called")  # nothing is compiled before the first call
     compile_modules(None, Model())
     for value in ({}, {"target": "model"}, {"target": ["head", "backbone.0"], "mode": "reduce-overhead"}):
         check_compile(setting(value))
@@ -62,11 +63,21 @@ def test_names_of_modules():
         compile_modules(setting({"target": "x"}).train.compile, Model())
 
 
-def test_a_machine_without_compiler(monkeypatch):
+def test_a_machine_without_compiler(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
-        compile_modules(setting({}).train.compile, Model())
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    group = setting({}).train.compile
+    with pytest.raises(UsageError, match=r"a C\+\+ compiler on cpu, and there is no g\+\+ on the PATH: .* CXX$"):
+        compile_modules(group, Model())
+    with pytest.raises(UsageError, match=r"a C compiler on cuda, and there is no gcc or clang on the PATH: .* CC$"):
+        compile_modules(group, Model(), "cuda")
+    for name in ("clang", "clang++"):
+        (tmp_path / name).touch(0o755)
+    compile_modules(group, Model(), "cuda")
+    with pytest.raises(UsageError, match="compiler on cpu"):  # inductor does not look for clang++ on Linux
+        compile_modules(group, Model())
     compile_modules(setting({"backend": "eager"}).train.compile, Model())
 
 
