@@ -248,7 +248,11 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 
 def _member(kind: Any, name: Any) -> Enum:
-    """Stand in for `getattr`, by which Python 3.11.0 to 3.11.3 pickle the members of an Enum, and do only that."""
+    """Stand in for `getattr`, by which Python 3.11.0 to 3.11.3 pickle the members of an Enum, and do only that.
+
+    Raises:
+        UnsafeCheckpointError: If something else is asked for.
+    """
     if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(name, str) and name in kind.__members__:
         return kind.__members__[name]
     raise UnsafeCheckpointError(

@@ -113,9 +113,7 @@ def test_losses_are_means_over_ranks(ranks, case):
     saved = [f"model_{i:07d}" for i in (3, 7, 11, 15, 19, 23)]
     assert first["saved"] == [*saved, "model_final"]
     assert second["saved"] == ([] if case == "only rank 0" else first["saved"])
-    assert first["best"] == [
-        "model_best"
-    ]  # all ranks save it that have the hook, for each may hold a part of the model
+    assert first["best"] == ["model_best"]  # all ranks that have the hook save: each may hold a part of the model
     assert second["best"] == ([] if case == "only rank 0" else ["model_best"])
     lines = [json.loads(line) for line in (folder / f"{case}.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [9, 19, 24, 25]
