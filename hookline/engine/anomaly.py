@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from hookline.engine.batches import file_names
+from hookline.engine.events import EventStorage
 from hookline.engine.losses import as_losses, sum_losses
 
 __all__ = ["explain_batch", "gradient_table", "non_finite_parameters", "tensors_in"]
@@ -44,7 +45,8 @@ def explain_batch(trainer: Any, batch: Any, micro: int = 0) -> list[str]:
     watch = _Watch(model)
     if trainer._seeder is not None:
         trainer._seeder.seed_torch(trainer.iter, micro)
-    with kept_buffers(model), watch.installed(), trainer.precision.forward():
+    own_storage = EventStorage(trainer.iter)  # what the model puts was put already when the step was made
+    with own_storage, kept_buffers(model), watch.installed(), trainer.precision.forward():
         losses = as_losses(model(batch))
         for name, loss in losses.items():
             if not bool(loss.isfinite().all()):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hookline.engine import HookBase, SimpleTrainer
+from hookline.engine import HookBase, SimpleTrainer, get_event_storage
 from hookline.engine.hooks import CallbackHook, EMAHook, NonFiniteGuard
 from hookline.engine.losses import NonFiniteError
 
@@ -69,6 +69,19 @@ def make(loader, hooks, optimizer=torch.optim.AdamW, gradient=False, **settings)
     )
     trainer.register_hooks(hooks)
     return trainer
+
+
+def test_what_the_model_measures_is_not_counted_again_by_the_explanation():
+    class Measuring(Net):
+        def forward(self, batch):
+            get_event_storage().put_scalar("calls", 1.0)
+            return super().forward(batch)
+
+    model = Measuring()
+    trainer = SimpleTrainer(model, batches(6, bad=[3]), torch.optim.SGD(model.parameters(), lr=0.01))
+    trainer.register_hooks([NonFiniteGuard(anomaly=True)])
+    trainer.train(0, 6)
+    assert [iteration for _, iteration in trainer.storage.history("calls").values()] == list(range(6))
 
 
 def everything(trainer, ema):
