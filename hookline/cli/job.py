@@ -30,6 +30,7 @@ from hookline.cli.preflight import check_classes
 from hookline.cli.process_settings import build_process_settings
 from hookline.cli.run_hooks import RunParts, default_hooks, repeating_hooks
 from hookline.cli.settings import load_settings, precision_of
+from hookline.cli.suspension import build_deadline
 from hookline.cli.weights import from_torchvision, load_for_evaluation
 from hookline.config import check_call_arguments, instantiate
 from hookline.data.workers import explain_death
@@ -39,6 +40,7 @@ from hookline.engine.defaults import default_device, default_setup
 from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.logger import close_logger
 from hookline.engine.losses import NonFiniteError
+from hookline.engine.triggers import Trigger
 
 __all__ = ["check_recipe", "run"]
 
@@ -156,8 +158,8 @@ def train(cfg: DictConfig, args: argparse.Namespace, model: nn.Module, device: t
     tests = {**evaluations.loaders, "validation loss": evaluations.validation} if evaluations else {}
     check_classes(cfg, model, loader, tests, evaluations.class_names() if evaluations else {})
     wrapped = distribute(cfg, model, device)
-    recovery = Recovery(cfg, args.resume)
-    while not attempt(cfg, args, wrapped, model, loader, evaluations, recovery):
+    recovery, deadline = Recovery(cfg, args.resume), build_deadline(cfg.train.suspend)
+    while not attempt(cfg, args, wrapped, model, loader, evaluations, recovery, deadline):
         gc.collect()  # the trainer that failed refers to itself
 
 
@@ -169,6 +171,7 @@ def attempt(
     loader: Any,
     evaluations: Evaluations | None,
     recovery: Recovery,
+    deadline: Trigger | None,
 ) -> bool:
     """Train until the end, or until a loss is not finite and the run is to go back.
 
@@ -180,6 +183,7 @@ def attempt(
         loader: the training loader.
         evaluations: those of the run.
         recovery: says what to do about losses that are not finite.
+        deadline: counts from the first attempt on.
 
     Returns:
         Whether training came to its end.
@@ -208,7 +212,7 @@ def attempt(
         trainer.register_hooks(repeating_hooks(cfg))
     else:
         goes_on = bool(args.resume) or recovery.failed
-        parts = RunParts(cfg, model, loader, checkpointer, evaluations, max_iter, resume=goes_on)
+        parts = RunParts(cfg, model, loader, checkpointer, evaluations, max_iter, resume=goes_on, deadline=deadline)
         trainer.register_hooks(default_hooks(parts))
     if recovery.failed:
         start_iter = recovery.go_back(checkpointer) or first_weights(cfg, checkpointer, model)

@@ -25,6 +25,7 @@ from hookline.config import LazyConfig
 from hookline.engine import Checkpointer, Every, hooks
 from hookline.engine.data_parallel import UnusedParameterCheck
 from hookline.engine.suspend import SuspendCheckpointer
+from hookline.engine.triggers import Trigger
 from hookline.evaluation import EvaluationInterrupted
 
 __all__ = ["RunParts", "default_hooks", "repeating_hooks"]
@@ -44,6 +45,7 @@ class RunParts:
         evaluations: those of the recipe; None with ``--no-validate``.
         max_iter: the number of steps of the run.
         resume: the run in the output folder goes on, even if it has no checkpoint yet.
+        deadline: of the process, if it has one.
     """
 
     cfg: DictConfig
@@ -53,6 +55,7 @@ class RunParts:
     evaluations: Evaluations | None
     max_iter: int
     resume: bool = False
+    deadline: Trigger | None = None
 
 
 def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
@@ -63,7 +66,7 @@ def default_hooks(parts: RunParts) -> list[hooks.HookBase | None]:
     """
     settings = parts.cfg.train
     averages = build_averages(settings)
-    suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer)
+    suspend = build_suspend_checkpointer(settings.suspend, parts.checkpointer, parts.deadline)
     watchdog, watchdog_end = build_watchdog(settings.guards)
     evaluates = parts.evaluations is not None and bool(parts.evaluations.loaders)
     evaluated = eval_every(settings, parts.loader) if evaluates else Every(0)

@@ -11,17 +11,20 @@ from hookline.engine import Checkpointer
 from hookline.engine.suspend import SuspendCheckpointer, go_suspend, requeue_slurm_job
 from hookline.engine.triggers import DeadlineTrigger, FileTrigger, Trigger, default_triggers
 
-__all__ = ["build_suspend_checkpointer"]
+__all__ = ["build_deadline", "build_suspend_checkpointer"]
 
 ON_SUSPEND: dict[str, Callable[[], None]] = {"requeue": requeue_slurm_job, "go_suspend": go_suspend}
 
 
-def build_suspend_checkpointer(settings: Any, checkpointer: Checkpointer) -> SuspendCheckpointer:
+def build_suspend_checkpointer(
+    settings: Any, checkpointer: Checkpointer, deadline: Trigger | None = None
+) -> SuspendCheckpointer:
     """Make the hook.
 
     Args:
         settings: ``train.suspend``; see :mod:`hookline.configs.common.train`.
         checkpointer: saves the state.
+        deadline: that of the process, of :func:`build_deadline`.
 
     Raises:
         UsageError: if a setting has a value that cannot be; names it.
@@ -29,8 +32,8 @@ def build_suspend_checkpointer(settings: Any, checkpointer: Checkpointer) -> Sus
     triggers: list[Trigger] = [*default_triggers(), _EarlySignal()]
     if settings.flag_file:
         triggers.append(FileTrigger(str(settings.flag_file)))
-    if settings.deadline_s is not None:
-        triggers.append(_deadline(settings))
+    if deadline is not None:
+        triggers.append(deadline)
     name = settings.on_suspend
     if name is not None and name not in ON_SUSPEND:
         raise UsageError(f"train.suspend.on_suspend={name!r}: expected null, {', '.join(map(repr, ON_SUSPEND))}")
@@ -60,13 +63,20 @@ class _EarlySignal(Trigger):
             self.fired_at = found[1]
 
 
-def _deadline(settings: Any) -> Trigger:
+def build_deadline(settings: Any) -> Trigger | None:
     """Make the trigger of ``deadline_s``: seconds, or ``"slurm"`` for the end of this Slurm job.
+
+    It counts from its first start, so a process whose training starts several times has one, and one end.
+
+    Args:
+        settings: ``train.suspend``.
 
     Raises:
         UsageError: if it is neither, or there is no such job.
     """
     value = settings.deadline_s
+    if value is None:
+        return None
     try:
         seconds = None if value == "slurm" else float(value)
         return DeadlineTrigger(seconds, margin_s=float(settings.deadline_margin_s))

@@ -11,12 +11,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from hookline.cli import job
 from hookline.cli.errors import UsageError
 from hookline.cli.guards import Recovery, check_guards, guard_hooks
 from hookline.cli.train import main
 from hookline.configs.common.train import train as defaults
 from hookline.engine import Checkpointer, SimpleTrainer
 from hookline.engine.losses import NonFiniteError
+from hookline.engine.triggers import DeadlineTrigger
 
 PROGRAM = Path(__file__).parents[2] / "train_net.py"
 
@@ -194,6 +196,21 @@ def test_going_back_gives_the_run_that_leaves_the_step_out(recipe, tmp_path, mar
         assert "head (Linear) got" in log
         assert "a gradient is not finite at iteration 13" in log
     assert iterations(tmp_path / "restore") == [3, 7, 11, 13, 15, 19]  # one curve; 13 has `non_finite_steps`
+
+
+def test_going_back_does_not_move_the_deadline(recipe, tmp_path, monkeypatch):
+    make, found = job.default_hooks, []
+
+    def noting(parts):
+        made = make(parts)
+        found.extend(t for t in made[-1].triggers if isinstance(t, DeadlineTrigger))
+        return made
+
+    monkeypatch.setattr(job, "default_hooks", noting)
+    guards = ["+dataloader.train.bad={13: [0, forward]}", "train.guards.non_finite=restore"]
+    assert run(recipe, tmp_path / "run", *guards, "train.suspend.deadline_s=1000") == 0
+    first, second = (trigger.at for trigger in found)
+    assert first == second
 
 
 def test_the_run_ends_where_going_back_does_not_help(recipe, tmp_path, capsys):
