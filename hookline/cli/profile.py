@@ -52,19 +52,26 @@ def run(argv: list[str]) -> int:
 
 
 def _profile(options: argparse.Namespace) -> None:
+    from hookline.cli.errors import UsageError
+    from hookline.cli.fully_sharded import shards
+    from hookline.cli.process_settings import build_process_settings
     from hookline.cli.profiled import Schedule, profile_steps
     from hookline.cli.settings import load_settings
     from hookline.cli.train import parse_arguments
 
     # no evaluation and no checkpoint: only what belongs to a step
     words = ["--config-file", options.recipe, "--work-dir", options.out, *options.overrides]
-    cfg = load_settings(parse_arguments(words))
+    args = parse_arguments(words)
+    cfg = load_settings(args)
+    if shards(cfg):
+        raise UsageError("train.fsdp: hookline profile is one process, which shards nothing; set train.fsdp=null")
     cfg.train.loggers.update(wandb=None, mlflow=None, others=None)  # it is no run
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     trace = folder / "trace.json.gz"
     schedule = Schedule(UNTIMED, options.wait - UNTIMED, options.warmup, options.steps)
-    times, profiler = profile_steps(cfg, schedule, trace)
+    with build_process_settings(cfg, args).applied():
+        times, profiler = profile_steps(cfg, schedule, trace)
     print(_summary(cfg, options, times))
     print(f"\nOperators with the most time of their own, over {options.steps} steps\n\n{_operators(profiler)}")
     print(f"\nTrace: {trace} (for https://ui.perfetto.dev or chrome://tracing)")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from hookline.cli.compilation import compile_modules
 from hookline.cli.gradients import gradient_clipper
 from hookline.cli.optimizer import build_optimizer
 from hookline.cli.run_hooks import RunParts, default_hooks
@@ -88,6 +89,7 @@ def profile_steps(cfg: DictConfig, schedule: Schedule, trace: Path) -> tuple[Ste
     device = default_device(cfg.train.device)
     torch.manual_seed(int(cfg.train.seed))
     model = instantiate(cfg.model).to(device)
+    compile_modules(cfg.train.compile, model)
     loader = instantiate(cfg.dataloader.train)
     trainer = TimedTrainer(
         create_ddp_model(model, **(cfg.train.ddp or {})),

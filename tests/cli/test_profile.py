@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+import torch
 
 from hookline.cli.main import main
 from hookline.cli.profiled import Schedule
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 from hookline.engine import HookBase
 
+SEEN = {}
+
 
 class Net(nn.Module):
     def __init__(self):
@@ -23,6 +26,7 @@ class Net(nn.Module):
         self.layer = nn.Linear(300, 300)
 
     def forward(self, batch):
+        SEEN.update(matmul=torch.get_float32_matmul_precision(), compiled=self.layer._compiled_call_impl is not None)
         return {"loss": self.layer(batch[0]["x"]).square().mean()}
 
 
@@ -87,6 +91,17 @@ def test_wrong_calls(recipe, capsys):
     assert "--wait is at least 4" in capsys.readouterr().err
     assert main(["profile", recipe, "train.max_itre=3"]) == 2
     assert "max_iter" in capsys.readouterr().err
+    assert main(["profile", recipe, "train.fsdp={}", "train.ema=null"]) == 2
+    assert "train.fsdp: hookline profile is one process" in capsys.readouterr().err
+
+
+def test_modules_are_compiled_and_the_process_is_set_as_in_a_run(recipe, tmp_path):
+    words = ["--out", str(tmp_path / "out"), "--wait", "4", "--warmup", "1", "--steps", "1"]
+    before = torch.get_float32_matmul_precision()
+    settings = ["train.compile={target: layer, backend: eager}", "train.env.matmul_precision=high"]
+    assert main(["profile", recipe, *words, *settings]) == 0
+    assert sys.modules["profiled_parts"].SEEN == {"matmul": "high", "compiled": True}
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 def test_a_step_that_fails_leaves_no_profiler(recipe, tmp_path, capsys):
