@@ -14,6 +14,8 @@ __all__ = ["fuses", "keep_implementation"]
 
 # On the CPU fused kernels are faster too, but their last digits differ and the step gains less than a percent.
 DEVICES = ("cuda",)
+# Others, such as Adagrad, take the argument too, but some versions of torch then refuse parameters on a GPU.
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 SHARDED = (torch.optim.Adam, torch.optim.AdamW)
 IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 
@@ -26,14 +28,13 @@ def fuses(optimizer: Callable[..., Any], parameters: Iterable[torch.Tensor]) -> 
         parameters: all that it gets.
 
     Returns:
-        Whether it knows the argument and all parameters are floating-point numbers on a GPU; of sharded ones torch can
-        fuse the steps of Adam and AdamW only.
+        Whether it is Adam, AdamW or SGD, or a subclass that knows the argument, and all parameters are floating-point
+        numbers on a GPU; of sharded ones torch can fuse the steps of Adam and AdamW only.
     """
     parameters = list(parameters)
-    try:
-        knows = "fused" in inspect.signature(optimizer).parameters
-    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+    if not (isinstance(optimizer, type) and issubclass(optimizer, FUSED)):
         return False
+    knows = "fused" in inspect.signature(optimizer).parameters
     shards = sum(map(is_sharded, parameters))
     if shards and not (shards == len(parameters) and optimizer in SHARDED):
         return False

@@ -28,6 +28,8 @@ def test_chosen_by_device_and_class(monkeypatch):
     assert fuses(torch.optim.AdamW, params)
     assert fuses(torch.optim.SGD, params)
     assert not fuses(torch.optim.RMSprop, params)
+    assert not fuses(torch.optim.Adagrad, params)  # it knows the argument, but not on every device
+    assert not fuses(lambda params, fused=None: None, params)
     assert not fuses(dict, params)
     assert not fuses(torch.optim.SGD, [*params, torch.zeros(2, device="meta")])
     assert not fuses(torch.optim.SGD, [torch.zeros(2, dtype=torch.int64)])
