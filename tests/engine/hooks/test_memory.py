@@ -67,9 +67,8 @@ def test_real_growth_is_seen(make_trainer, caplog):
     def leak(trainer):
         kept.append(bytearray(b"x") * (150 * MIB))
 
-    make_trainer([CallbackHook(before_step=leak), MemoryGuard(0.001, period=1)]).train(
-        0, 2
-    )  # this process may be large
+    share = 0.001  # of this process, which may be large
+    make_trainer([CallbackHook(before_step=leak), MemoryGuard(share, period=1)]).train(0, 2)
     (line,) = [m for m in caplog.messages if "grew" in m]
     before, after = (float(word) for word in line.split("from ")[1].split(" MiB")[0].split(" to "))
     assert 140 < after - before < 180
