@@ -1,6 +1,6 @@
 """Folders that are whole or absent: filled under a temporary name, then renamed.
 
-As with single files, the temporary folder is locked while its maker lives.
+As with single files, the temporary folder is locked while its maker lives, and so is the older one that makes room.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ class AtomicFolder:
         Raises:
             OSError: If it cannot be renamed; the older one is then where it was.
         """
+        older = None
         try:
             sync_folder(self.temporary)
             replaced = self._beside("replaced") if self.path.exists() else None
             if replaced is not None:  # a kill before the next rename is undone by `remove_folder_leftovers`
+                older = _locked(self.path)  # not before: who starts now must leave it
                 os.rename(self.path, replaced)
             try:
                 os.rename(self.temporary, self.path)
@@ -70,6 +72,8 @@ class AtomicFolder:
                 shutil.rmtree(replaced, ignore_errors=True)
         finally:
             self._unlock()
+            if older is not None:
+                os.close(older)
 
     def discard(self) -> None:
         """Remove what was written; an older folder of the name stays."""

@@ -51,6 +51,24 @@ def test_a_rename_that_fails_gives_the_older_one_back(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["target"]
 
 
+def test_who_starts_between_the_renames_leaves_both(tmp_path, monkeypatch):
+    make(tmp_path / "target", "one").finish()
+    folder = make(tmp_path / "target", "two")
+    rename, found = os.rename, []
+
+    def start_another(source, target):
+        if source == folder.temporary:
+            found.append(remove_folder_leftovers(tmp_path))
+            found.append((tmp_path / "target").exists())
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", start_another)
+    folder.finish()
+    assert found == [[], False]
+    assert os.listdir(tmp_path) == ["target"]
+    assert (tmp_path / "target" / "file").read_text() == "two"
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
