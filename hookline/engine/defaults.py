@@ -42,6 +42,8 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
     if is_main_process():
         _make_folder(output_dir)
     synchronize()
+    if not is_main_process():  # another machine may not share the folder: the logs of its ranks stay there
+        _make_folder(output_dir, prove=False)
     goes_on = bool(getattr(args, "resume", False)) or bool(getattr(args, "eval_only", False))
     level = (cfg.train.get("env") or {}).get("log_level", "INFO")
     logger = setup_logger(output_dir, get_rank(), level=level, fresh=args is not None and not goes_on)
@@ -61,17 +63,18 @@ def default_setup(cfg: Any, args: argparse.Namespace | None = None) -> None:
         torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark) and not getattr(args, "eval_only", False)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder and prove that it can be written.
+def _make_folder(folder: Path, prove: bool = True) -> None:
+    """Make the folder where there is none, and prove that it can be written.
 
     Raises:
         OSError: naming the setting and the folder.
     """
     try:
         PathManager.mkdirs(str(folder))
-        with atomic_open(folder / ".writable", "w") as file:
-            file.write("")
-        (folder / ".writable").unlink()
+        if prove:
+            with atomic_open(folder / ".writable", "w") as file:
+                file.write("")
+            (folder / ".writable").unlink()
     except OSError as error:
         raise OSError(f"train.output_dir={str(folder)!r} cannot be written: {error}") from error
 
