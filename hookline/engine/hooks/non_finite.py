@@ -10,6 +10,7 @@ import torch
 
 from hookline.distributed import all_gather, any_rank, get_rank
 from hookline.engine.anomaly import explain_batch, gradient_table
+from hookline.engine.gradients import gradient_norm
 from hookline.engine.hook_base import HookBase, SkipStep
 from hookline.engine.losses import NonFiniteError
 
@@ -123,10 +124,7 @@ class NonFiniteGuard(HookBase):
         losses = [loss.detach().float().reshape(()) for micro in trainer.step_losses for loss in micro.values()]
         measured = torch.stack(losses).sum()
         if not trainer.precision.skips_overflow:
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            norm: Any = torch.nn.utils.get_total_norm([_dense(gradient) for gradient in gradients])
-            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded over the ranks
-            measured = measured + norm.to(measured.device)
+            measured = measured + gradient_norm(self._parameters).to(measured.device)
         return bool(measured.isfinite())
 
     def _put_buffers_back(self) -> None:
@@ -162,7 +160,3 @@ class NonFiniteGuard(HookBase):
             except Exception as error:  # what is reported is the step, whatever happens to the search for its cause
                 logger.warning("rank %d could not look for the module", get_rank(), exc_info=error)
         return lines
-
-
-def _dense(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
