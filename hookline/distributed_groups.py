@@ -17,6 +17,7 @@ __all__ = [
     "EVAL_TIMEOUT",
     "TIMEOUT",
     "WaitedTooLongError",
+    "connect",
     "gloo_group",
     "is_timeout",
     "patient_since",
@@ -59,7 +60,39 @@ def set_timeouts(timeout: timedelta | None, eval_timeout: timedelta | None) -> N
     _timeout, _eval_timeout = timeout, eval_timeout
 
 
-def gloo_group(group: dist.ProcessGroup | None, *, patient: bool = False) -> dist.ProcessGroup:
+def connect(within: timedelta) -> None:
+    """Make the connections of all kinds of waits now; each kind has its own time-out from then on.
+
+    A group of gloo connects all pairs of ranks when it is made. That must not take as long as a patient wait may.
+
+    Args:
+        within: How long it may take; the group of all ranks was made with this time-out, too.
+    """
+    for patient in (False, True):
+        group = gloo_group(None, patient=patient, within=within)
+        dist.barrier(group=group)
+        _set_time(group, _time_of(patient and _has_own_time()))
+    _set_time(None, _time_of(False))
+
+
+def _has_own_time() -> bool:
+    return _eval_timeout not in (None, _timeout)
+
+
+def _time_of(is_own: bool) -> timedelta:
+    return (_eval_timeout if is_own else _timeout) or _DEFAULT_TIMEOUT
+
+
+def _set_time(group: dist.ProcessGroup | None, timeout: timedelta) -> None:
+    if hasattr(dist, "set_timeout"):  # since torch 2.14 or so, which warns of the other name
+        dist.set_timeout(timeout, group)
+    else:
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def gloo_group(
+    group: dist.ProcessGroup | None, *, patient: bool = False, within: timedelta | None = None
+) -> dist.ProcessGroup:
     """Return the group itself where it speaks gloo with the right time-out, else its twin that does.
 
     A twin is made at the first use, by all ranks of the group together.
@@ -67,15 +100,16 @@ def gloo_group(group: dist.ProcessGroup | None, *, patient: bool = False) -> dis
     Args:
         group: The ranks, all by default.
         patient: For waits for what another rank does alone.
+        within: How long making the twin may take, which then has this time-out; by default its own.
     """
     source = group if group is not None else dist.group.WORLD
     assert isinstance(source, dist.ProcessGroup)
-    has_own_time = patient and _eval_timeout not in (None, _timeout)
+    has_own_time = patient and _has_own_time()
     if dist.get_backend(source) == "gloo" and not has_own_time:
         return source
     twins = _twins.setdefault(source, {})
     if has_own_time not in twins:
-        timeout = (_eval_timeout if has_own_time else _timeout) or _DEFAULT_TIMEOUT
+        timeout = within or _time_of(has_own_time)
         ranks = dist.get_process_group_ranks(source)
         made = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
         assert isinstance(made, dist.ProcessGroup)

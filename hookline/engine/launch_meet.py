@@ -13,7 +13,15 @@ import torch.distributed as dist
 
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 
-__all__ = ["host_towards", "interface_towards", "meet", "serve_store", "torchrun_store", "wait_for_connected"]
+__all__ = [
+    "connecting",
+    "host_towards",
+    "interface_towards",
+    "meet",
+    "serve_store",
+    "torchrun_store",
+    "wait_for_connected",
+]
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
@@ -119,11 +127,33 @@ def wait_for_connected(
     """
     with _explained(address, rank):
         if not _all_come(store, "connected", rank, world_size, time.monotonic() + timeout.total_seconds()):
-            raise RendezvousError(
-                f"{_place(address)}: all {world_size} ranks came, but they could not connect to each other within "
-                f"{timeout.total_seconds():g} s; can the machines reach each other on all ports? GLOO_SOCKET_IFNAME "
-                "and NCCL_SOCKET_IFNAME choose the network"
-            )
+            raise _unconnected(address, world_size, timeout)
+
+
+@contextlib.contextmanager
+def connecting(address: tuple[str, int], world_size: int, timeout: timedelta) -> Iterator[None]:
+    """Explain what goes wrong while the ranks, which have met, connect to each other.
+
+    Args:
+        address: Host and port of the store.
+        world_size: All ranks.
+        timeout: How long they may take.
+
+    Raises:
+        RendezvousError: Instead of an error of gloo, NCCL or the store.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise _unconnected(address, world_size, timeout, str(error).split("\n")[0]) from error
+
+
+def _unconnected(address: tuple[str, int], world_size: int, timeout: timedelta, reason: str = "") -> RendezvousError:
+    return RendezvousError(
+        f"{_place(address)}: all {world_size} ranks came, but they could not connect to each other within "
+        f"{timeout.total_seconds():g} s{reason and f' ({reason})'}; can the machines reach each other on all ports? "
+        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the network"
+    )
 
 
 def _all_come(store: dist.Store, what: str, rank: int, world_size: int, deadline: float) -> bool:

@@ -22,9 +22,10 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from hookline.distributed import set_local_place, set_timeouts, synchronize
+from hookline.distributed import set_local_place, set_timeouts
+from hookline.distributed_groups import connect
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
-from hookline.engine.launch_meet import interface_towards, meet, torchrun_store, wait_for_connected
+from hookline.engine.launch_meet import connecting, interface_towards, meet, torchrun_store, wait_for_connected
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_signals import follow_starter, obey_signals
 
@@ -125,24 +126,37 @@ def in_group(
     with interface_towards(place.address):
         if by_torchrun:
             store = torchrun_store(place.address, waits.rendezvous_timeout)
-        store = meet(place.address, place.rank, place.world_size, backend, waits.rendezvous_timeout, store)
-        dist.init_process_group(
-            backend, store=store, rank=place.rank, world_size=place.world_size, timeout=waits.timeout
-        )
-        wait_for_connected(store, place.address, place.rank, place.world_size, waits.rendezvous_timeout)
-        causes = Causes(store, place.address, place.rank, place.world_size, waits.timeout)
+        here = (place.address, place.rank, place.world_size)
+        store = meet(*here, backend, waits.rendezvous_timeout, store)
         try:
-            set_timeouts(waits.timeout, waits.eval_timeout)
+            _connect(place, store)
+            causes = Causes(store, *here, waits.timeout)
             set_local_place(place.local_rank, place.local_size)
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(place.address, place.rank, place.world_size, waits.timeout.total_seconds(), give_up)
             with pulse, _told(causes, on_failure), causes.watched(on_failure):
-                synchronize()  # makes the connections now, and not when somebody waits
                 yield
         finally:
             set_local_place(None)
             set_timeouts(None, None)
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def _connect(place: RankPlace, store: dist.Store) -> None:
+    """Make the group and the connections for all waits now, in the time for coming together.
+
+    Raises:
+        RendezvousError: If the machines cannot reach each other.
+    """
+    within = place.waits.rendezvous_timeout
+    with connecting(place.address, place.world_size, within):
+        dist.init_process_group(
+            place.backend, store=store, rank=place.rank, world_size=place.world_size, timeout=within
+        )
+        set_timeouts(place.waits.timeout, place.waits.eval_timeout)
+        connect(within)
+    wait_for_connected(store, place.address, place.rank, place.world_size, within)
 
 
 @contextlib.contextmanager

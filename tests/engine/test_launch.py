@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,11 +19,14 @@ import cloudpickle
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 
 from hookline import distributed as hd
-from hookline.engine import launch_watch
-from hookline.engine.launch import LaunchError, RankFailedError, launch
+from hookline.engine import launch_rank, launch_watch
+from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError, launch
+from hookline.engine.launch_causes import LostContactError
 from hookline.engine.launch_meet import interface_towards, meet, serve_store
+from hookline.engine.launch_rank import RankPlace, Waits, in_group
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
 
@@ -372,6 +377,50 @@ def test_the_roll_call_names_who_is_missing():
         meet(address, 1, 3, "gloo", timedelta(seconds=0.2), store)
     with pytest.raises(LaunchError, match="rank 2 expects 3 ranks on nccl, another one expects 3 ranks on gloo"):
         meet(address, 2, 3, "nccl", timedelta(seconds=0.2))
+
+
+@pytest.fixture
+def place():
+    """Rank 0 of two, whose machine serves the store; patient waits, but not for connections."""
+    _store, address = serve_store(None)
+    hours, seconds = timedelta(hours=2), timedelta(seconds=2)
+    yield RankPlace(0, 2, 0, 2, address, use_gpu=False, backend="gloo", waits=Waits(hours, 2 * hours, seconds))
+    assert not dist.is_initialized()
+
+
+def test_a_rank_that_came_but_cannot_be_connected_to_is_told_in_time(place, capfd):
+    threading.Thread(target=meet, args=(place.address, 1, 2, "gloo", timedelta(seconds=5))).start()
+    start = time.monotonic()
+    with pytest.raises(RendezvousError, match=r"all 2 ranks came, but.*within 2 s \(.*GLOO_SOCKET_IFNAME"):
+        with in_group(place):
+            pass
+    assert time.monotonic() - start < 30
+
+
+def test_the_group_is_gone_when_a_rank_does_not_get_so_far(place, monkeypatch, capfd):
+    def fail(*args):
+        assert dist.is_initialized()
+        raise RendezvousError("not connected")
+
+    monkeypatch.setattr(launch_rank, "wait_for_connected", fail)
+    with pytest.raises(RendezvousError, match="not connected"), in_group(replace(place, world_size=1)):
+        pass
+
+
+@pytest.mark.slow
+def test_the_times_of_waits_count_after_the_connections_are_made():
+    def main():
+        if hd.get_rank() == 1:
+            time.sleep(6)
+        hd.all_gather(0, patient=True)
+        if hd.get_rank() == 1:
+            time.sleep(60)
+        hd.all_gather(0)
+
+    start = time.monotonic()
+    with pytest.raises(LostContactError, match=r"rank 0 waited 4 s \(train\.env\.timeout_s\)"):
+        on_two(main, timeout=timedelta(seconds=4), eval_timeout=timedelta(seconds=50))
+    assert time.monotonic() - start < 45
 
 
 def test_an_unreachable_master_is_named():
