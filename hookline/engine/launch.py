@@ -109,7 +109,7 @@ def _join(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...]
     assert plan.local_rank is not None
     store = None
     if plan.rank == 0 and not plan.by_torchrun:
-        store, _ = serve_store(plan.address)
+        store, _ = serve_store(plan.address, waits.rendezvous_timeout)
     place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
     with in_group(place, by_torchrun=plan.by_torchrun, store=store):
         main_func(*args)
@@ -122,7 +122,7 @@ def _spawn(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...
     work = pickle_for_children((main_func, args))
     address, store = plan.address, None
     if plan.machine_rank == 0:
-        store, address = serve_store(plan.address)
+        store, address = serve_store(plan.address, waits.rendezvous_timeout)
     assert address is not None
     first_rank = plan.machine_rank * plan.local_size
     places = (

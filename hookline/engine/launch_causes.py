@@ -20,7 +20,7 @@ from typing import Any
 import torch.distributed as dist
 
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
-from hookline.engine.launch_meet import host_towards
+from hookline.engine.launch_network import host_towards
 
 __all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
 

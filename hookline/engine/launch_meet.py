@@ -1,9 +1,8 @@
 """The rendezvous: a store that the starter of machine 0 serves, and a roll call before the first collective."""
 
 import contextlib
-import os
+import errno
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,26 +14,28 @@ from hookline.engine.launch_plan import LaunchError, RendezvousError
 
 __all__ = [
     "connecting",
-    "host_towards",
-    "interface_towards",
     "meet",
     "serve_store",
     "torchrun_store",
     "wait_for_connected",
 ]
 
-_SIOCGIFADDR = 0x8915
-_VARIABLE = "GLOO_SOCKET_IFNAME"
 _SPREAD_S = 0.5
 _REFUSED = "hookline/refused"
+_RUN = "hookline/run"
+_BACKLOG = 4096  # all ranks come at once
 
 
-def serve_store(address: tuple[str, int] | None) -> tuple[dist.TCPStore, tuple[str, int]]:
+def serve_store(
+    address: tuple[str, int] | None, timeout: timedelta = timedelta(minutes=5), run: str = ""
+) -> tuple[dist.TCPStore, tuple[str, int]]:
     """Open the store where the ranks of a run meet; it lives as long as the returned object.
 
     Args:
-        address: Host and port; None for a free port of this machine, which is held from here on, so that no other
+        address: Host and port; None for a free port of this machine. The port is held from here on, so that no other
             program can take it before the ranks use it.
+        timeout: How long to try to reach this machine by its own address, which DNS may not know yet.
+        run: The name of the run, where it has one.
 
     Returns:
         The store, and its host and port.
@@ -45,15 +46,46 @@ def serve_store(address: tuple[str, int] | None) -> tuple[dist.TCPStore, tuple[s
     if address is None:
         listener = socket.create_server(("127.0.0.1", 0))
         address = listener.getsockname()[:2]
-        return _server(address, listener.detach()), address
+    else:
+        listener = _listener(address[1])
+        with contextlib.closing(listener):
+            _reach_oneself(address, timeout)
+            listener = listener.dup()
+    # it connects to itself by the host's name, deaf to Ctrl-C: hence the attempt before
+    store = dist.TCPStore(
+        address[0],
+        address[1],
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timeout,
+        master_listen_fd=listener.detach(),
+    )
+    store.set(_RUN, run)
+    return store, address
+
+
+def _listener(port: int) -> socket.socket:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        return _server(address, None), address
-    except dist.DistNetworkError as error:
-        reason = "is in use" if "EADDRINUSE" in str(error) else f"cannot be bound ({str(error).splitlines()[0]})"
+        return socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
         raise LaunchError(
-            f"port {address[1]} {reason} on this machine: choose another one (--dist-url, MASTER_PORT), or --dist-url "
+            f"port {port} {reason} on this machine: choose another one (--dist-url, MASTER_PORT), or --dist-url "
             "auto for a free one on a single machine. If another machine of this run was started here as machine 0, "
             "give this one its own --machine-rank"
+        ) from None
+
+
+def _reach_oneself(address: tuple[str, int], timeout: timedelta) -> None:
+    try:
+        _try_to_reach(address, time.monotonic() + timeout.total_seconds())
+    except OSError as error:
+        raise LaunchError(
+            f"machine 0 cannot reach itself at {address[0]}:{address[1]} within {timeout.total_seconds():g} s "
+            f"({error}): is {address[0]} its own address? --dist-url or MASTER_ADDR must name the machine that is "
+            "started as machine 0"
         ) from None
 
 
@@ -127,7 +159,7 @@ def wait_for_connected(
     """
     with _explained(address, rank):
         if not _all_come(store, "connected", rank, world_size, time.monotonic() + timeout.total_seconds()):
-            raise _unconnected(address, world_size, timeout)
+            raise RendezvousError(_unconnected(address, world_size, timeout))
 
 
 @contextlib.contextmanager
@@ -145,11 +177,11 @@ def connecting(address: tuple[str, int], world_size: int, timeout: timedelta) ->
     try:
         yield
     except RuntimeError as error:
-        raise _unconnected(address, world_size, timeout, str(error).split("\n")[0]) from error
+        raise RendezvousError(_unconnected(address, world_size, timeout, str(error).split("\n")[0])) from error
 
 
-def _unconnected(address: tuple[str, int], world_size: int, timeout: timedelta, reason: str = "") -> RendezvousError:
-    return RendezvousError(
+def _unconnected(address: tuple[str, int], world_size: int, timeout: timedelta, reason: str = "") -> str:
+    return (
         f"{_place(address)}: all {world_size} ranks came, but they could not connect to each other within "
         f"{timeout.total_seconds():g} s{reason and f' ({reason})'}; can the machines reach each other on all ports? "
         "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the network"
@@ -214,78 +246,32 @@ def _who_is_missing(store: dist.Store, world_size: int, timeout: timedelta) -> s
     )
 
 
-@contextlib.contextmanager
-def interface_towards(address: tuple[str, int]) -> Iterator[None]:
-    """Let gloo listen where the other ranks can reach it: on the interface that leads to the store.
-
-    By itself gloo takes the address of the host's name, which many machines map to a loopback address or not at all.
-    `GLOO_SOCKET_IFNAME`, where set, is left alone.
-
-    Args:
-        address: Host and port of the store.
-    """
-    name = None
-    if _VARIABLE not in os.environ:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)  # sends nothing, chooses the route
-            name = _interface_of(probe.getsockname()[0])
-    if name is not None:
-        os.environ[_VARIABLE] = name
-    try:
-        yield
-    finally:
-        if name is not None:
-            os.environ.pop(_VARIABLE, None)
-
-
 def _place(address: tuple[str, int]) -> str:
     return f"rendezvous at {address[0]}:{address[1]}"
 
 
-def host_towards(address: tuple[str, int]) -> str:
-    """Name this machine, with the address by which others reach it.
-
-    Args:
-        address: Host and port of the store.
-    """
-    name = socket.gethostname()
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)  # sends nothing, chooses the route
-        own = probe.getsockname()[0]
-        return name if own.startswith("127.") else f"{name} ({own})"
-    return name
-
-
-def _server(address: tuple[str, int], listener: int | None) -> dist.TCPStore:
-    return dist.TCPStore(address[0], address[1], is_master=True, wait_for_workers=False, master_listen_fd=listener)
-
-
 def _client(address: tuple[str, int], deadline: float, timeout: timedelta) -> dist.Store:
-    # machine 0 may still be starting
-    while True:
-        try:
-            socket.create_connection(address, timeout=max(0.1, min(5.0, deadline - time.monotonic()))).close()
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise RendezvousError(
-                    f"could not reach the {_place(address)} within {timeout.total_seconds():g} s "
-                    f"({error}): is machine 0 started, and is its address right?"
-                ) from None
-            time.sleep(0.1)
+    try:
+        _try_to_reach(address, deadline)  # machine 0 may still be starting
+    except OSError as error:
+        raise RendezvousError(
+            f"could not reach the {_place(address)} within {timeout.total_seconds():g} s "
+            f"({error}): is machine 0 started, and is its address right?"
+        ) from None
     return dist.TCPStore(address[0], address[1], is_master=False, timeout=timeout)
 
 
-def _interface_of(ip: str) -> str | None:
-    """The network interface that has an IPv4 address, found where the system can be asked (Linux)."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):
-                answer = fcntl.ioctl(asker.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                if socket.inet_ntoa(answer[20:24]) == ip:
-                    return name
-    return None
+def _try_to_reach(address: tuple[str, int], deadline: float) -> None:
+    """Connect once, by the deadline.
+
+    Raises:
+        OSError: That of the last attempt.
+    """
+    while True:
+        try:
+            socket.create_connection(address, timeout=max(0.1, min(5.0, deadline - time.monotonic()))).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

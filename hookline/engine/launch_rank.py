@@ -25,7 +25,8 @@ import torch.distributed as dist
 from hookline.distributed import set_local_place, set_timeouts
 from hookline.distributed_groups import connect
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
-from hookline.engine.launch_meet import connecting, interface_towards, meet, torchrun_store, wait_for_connected
+from hookline.engine.launch_meet import connecting, meet, torchrun_store, wait_for_connected
+from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_signals import follow_starter, obey_signals
 

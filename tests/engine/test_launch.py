@@ -25,7 +25,8 @@ from hookline import distributed as hd
 from hookline.engine import launch_rank, launch_watch
 from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError, launch
 from hookline.engine.launch_causes import LostContactError
-from hookline.engine.launch_meet import interface_towards, meet, serve_store
+from hookline.engine.launch_meet import meet, serve_store
+from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_rank import RankPlace, Waits, in_group
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
@@ -320,6 +321,27 @@ def test_a_port_in_use_is_named():
             on_two(print, dist_url=f"tcp://127.0.0.1:{port}")
 
 
+def test_machine_0_with_the_address_of_another_one_says_so_in_time():
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(LaunchError, match=rf"cannot reach itself at 192\.0\.2\.1:{port} within 1 s .*its own address"):
+        serve_store(("192.0.2.1", port), timedelta(seconds=1))
+    assert time.monotonic() - start < 20
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # not held any more
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", socket.gethostname()])
+def test_a_store_at_a_port_of_our_choice(host):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = (host, probe.getsockname()[1])
+    store, where = serve_store(address, timedelta(seconds=20))
+    assert where == address
+    dist.TCPStore(*address, is_master=False).set("a", "1")
+    assert store.get("a") == b"1"
+
+
 @pytest.mark.slow
 def test_two_machines_on_one(tmp_path):
     """Two starters meet at a fixed address."""
@@ -391,9 +413,11 @@ def place():
 def test_a_rank_that_came_but_cannot_be_connected_to_is_told_in_time(place, capfd):
     threading.Thread(target=meet, args=(place.address, 1, 2, "gloo", timedelta(seconds=5))).start()
     start = time.monotonic()
-    with pytest.raises(RendezvousError, match=r"all 2 ranks came, but.*within 2 s \(.*GLOO_SOCKET_IFNAME"):
-        with in_group(place):
-            pass
+    with (
+        pytest.raises(RendezvousError, match=r"all 2 ranks came, but.*within 2 s \(.*GLOO_SOCKET_IFNAME"),
+        in_group(place),
+    ):
+        pass
     assert time.monotonic() - start < 30
 
 
