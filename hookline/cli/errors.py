@@ -33,11 +33,14 @@ def report(error: Exception) -> int:
     if isinstance(error, ConfigError | UsageError) or refused:
         print(describe(error), file=sys.stderr)
         return 2
-    if _is_explained(error):
+    cause = error.__cause__
+    if _is_explained(error) and _is_of_the_recipe(error):
         print(describe(error), file=sys.stderr)
-        return 2 if _is_of_the_recipe(error) else 1
-    if isinstance(error.__cause__, RankFailedError):
-        print(f"error: {error.__cause__}", file=sys.stderr)  # with the traceback of the rank
+        return 2
+    if _is_explained(error):
+        print(describe(error, cause.rank if isinstance(cause, RankFailedError) else None), file=sys.stderr)
+    elif isinstance(cause, RankFailedError):
+        print(f"error: {cause}", file=sys.stderr)  # with the traceback of the rank
     else:
         traceback.print_exception(error)
     return 1
@@ -45,8 +48,10 @@ def report(error: Exception) -> int:
 
 def _is_explained(error: Exception) -> bool:
     """Tell whether the message suffices: our own classes, files, and values that what a recipe builds cannot use."""
-    if type(error).__module__.startswith("hookline.") or isinstance(error, OSError | FloatingPointError):
+    if type(error).__module__.startswith("hookline.") or isinstance(error, FloatingPointError):
         return True
+    if isinstance(error, OSError):
+        return error.errno is None or error.filename is not None  # else the system's words, which name nothing
     refused = isinstance(error, ValueError | TypeError)
     return refused and any(note.startswith("while building") for note in _notes(error))
 
@@ -62,13 +67,19 @@ def _notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", []))
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, rank: int | None = None) -> str:
     """Write an error and the notes on what was being done, without a traceback.
 
     A part of a recipe that refuses an argument, such as ``milestones=[9, 5]: ...``, does not know where in the recipe
     it stands. The note does, so the argument is named by its whole path: ``lr_multiplier.milestones=[9, 5]: ...``.
+
+    Args:
+        error: what was raised.
+        rank: the rank that raised it, None where that does not matter.
     """
     notes = _notes(error)
     node = next((found[1] for note in notes if (found := _NODE.match(note))), "")
     path = f"{node}." if node and _ARGUMENT.match(str(error)) else ""
-    return "\n  ".join([f"error: {path}{error}", *notes])
+    text = f"{path}{error}"
+    place = "" if rank is None or re.match(rf"rank {rank}\b", text) else f"rank {rank}: "
+    return "\n  ".join([f"error: {place}{text}", *notes])

@@ -220,7 +220,7 @@ def test_a_killed_data_worker_is_one_line(tmp_path):
     run.wait_for_fault()
     code, output, errors = run.end()
     assert code == 1, output + errors
-    assert re.fullmatch(r"error: a data worker died.*memory was full.*", without_places(errors)), errors
+    assert re.fullmatch(r"error: rank 1: a data worker died.*memory was full.*", without_places(errors)), errors
     assert "Traceback" not in output
 
 
