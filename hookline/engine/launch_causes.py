@@ -37,8 +37,10 @@ _LEAVE_S = 300.0
 _SHOWN_RANKS = 8
 _CAUSE = "hookline/cause"
 _LEFT = "hookline/left"
+_DONE = "hookline/done"  # rank 0's work is
 _LOST = "hookline/lost/{}"
-_HOST = "hookline/host/{}"
+_ALL_LOST = "hookline/lost"
+_HOSTS = "hookline/hosts"
 # What NCCL and c10d say of others; the rest, such as a GPU used twice or full memory, is this rank's own failure.
 _OF_OTHERS = (
     "remote process",
@@ -100,7 +102,8 @@ class Causes:
         self._rank = rank
         self._world_size = world_size
         self._timeout = timeout
-        self._store.set(_HOST.format(rank), self._host)
+        self._zero_is_done = False
+        _append(store, _HOSTS, f"{rank} {self._host}\n")
 
     def tell(self, error: BaseException) -> None:
         """Tell the others that this rank failed, and of what; only the first one to fail is remembered.
@@ -139,6 +142,8 @@ class Causes:
         deadline = time.monotonic() + _LEAVE_S
         with contextlib.suppress(RuntimeError):  # nobody is there any more
             with waiting(patient=True):
+                if self._rank == 0:
+                    self._store.set(_DONE, "1")
                 self._store.add(_LEFT, 1)
             while self._rank == 0 and self._store.add(_LEFT, 0) < self._world_size and time.monotonic() < deadline:
                 if self._store.check([_CAUSE]):
@@ -173,11 +178,12 @@ class Causes:
             os._exit(1)
 
     def _is_told(self) -> bool:
-        """Tell whether a rank has failed, or machine 0 is gone."""
+        """Tell whether a rank has failed, or machine 0 is gone before its work was done."""
         try:
+            self._zero_is_done = self._zero_is_done or self._store.check([_DONE])
             return self._store.check([_CAUSE])
         except RuntimeError:
-            return True
+            return not self._zero_is_done
 
     def _end(self, found: Any, waited: tuple[float, str] | None) -> str:
         if isinstance(found, dict):
@@ -205,15 +211,17 @@ class Causes:
 
     def _look(self) -> Any:
         """What the first rank to fail told, else the ranks that are silent, with their hosts."""
-        self._store.set(_LOST.format(self._rank), "1")
+        if self._store.add(_LOST.format(self._rank), 1) == 1:
+            _append(self._store, _ALL_LOST, f"{self._rank} ")  # few questions: at 1000 ranks all ask at once
         deadline = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
             if self._store.check([_CAUSE]):
                 return json.loads(self._store.get(_CAUSE))
             time.sleep(0.05)
-        silent = [rank for rank in range(self._world_size) if not self._store.check([_LOST.format(rank)])]
-        known = [rank for rank in silent if self._store.check([_HOST.format(rank)])]
-        return [(rank, self._store.get(_HOST.format(rank)).decode()) for rank in known]
+        lost = {int(rank) for rank in self._store.get(_ALL_LOST).decode().split()}
+        lines = [line.partition(" ") for line in self._store.get(_HOSTS).decode().splitlines()]
+        hosts = {int(rank): host for rank, _, host in lines}
+        return sorted((rank, host) for rank, host in hosts.items() if rank not in lost)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask the store, None if it does not answer in time."""
@@ -229,6 +237,10 @@ class Causes:
         thread.start()
         thread.join(_ANSWER_S)
         return answers[0] if answers else None
+
+
+def _append(store: Any, key: str, text: str) -> None:
+    store.append(key, text)  # torch's type stubs do not know it
 
 
 def _describe(error: BaseException) -> str:

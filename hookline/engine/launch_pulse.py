@@ -8,6 +8,7 @@ counts up a number in the store where the ranks met, and those that wait look wh
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ __all__ = ["Pulse"]
 
 _KEY = "hookline/pulse/{}"
 _LONGEST_PERIOD_S = 5.0
+# All who wait ask for all others' numbers: the more ranks, the less often, so that the store has time for them.
+_LISTEN_S_PER_RANK = 0.1
 
 
 class Pulse(contextlib.AbstractContextManager["Pulse"]):
@@ -48,6 +51,8 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
         self._timeout_s = timeout_s
         self._on_silence = on_silence
         self._period_s = min(_LONGEST_PERIOD_S, timeout_s / 5)
+        self._listen_period_s = min(timeout_s / 5, max(self._period_s, _LISTEN_S_PER_RANK * world_size))
+        self._listened_at = -math.inf
         self._numbers: dict[int, bytes] = {}
         self._heard_at: dict[int, float] = {}
         self._answered_at = time.monotonic()
@@ -71,7 +76,8 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
             while not self._stop.is_set():
                 number += 1
                 store.set(_KEY.format(self._rank), str(number))
-                if patient_since() is not None:
+                if patient_since() is not None and time.monotonic() - self._listened_at >= self._listen_period_s:
+                    self._listened_at = time.monotonic()
                     self._listen(store)
                 else:
                     store.check([_KEY.format(self._rank)])

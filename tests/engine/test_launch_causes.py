@@ -140,6 +140,51 @@ def test_a_rank_that_hangs_is_ended_some_time_after_a_failure(ranks, monkeypatch
     assert "this rank hangs and is ended" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_rank_that_works_on_is_not_ended_because_rank_0_is_done_and_gone(monkeypatch, is_done, capfd):
+    monkeypatch.setattr(launch_causes, "_WATCH_PERIOD_S", 0.05)
+    monkeypatch.setattr(launch_causes, "_WATCH_GRACE_S", 0.2)
+    monkeypatch.setattr(launch_causes, "_LAST_GRACE_S", 0.2)
+    monkeypatch.setattr(launch_causes, "_LEAVE_S", 0.3)
+    ended = threading.Event()
+    monkeypatch.setattr(launch_causes.os, "_exit", lambda code: ended.set())
+    store, address = serve_store(None)  # by rank 0 itself, as under srun
+    causes = Causes(dist.TCPStore(*address, is_master=False), address, 1, 2, timedelta(seconds=7))
+    with causes.watched(lambda error: None):
+        if is_done:
+            Causes(store, address, 0, 2, timedelta(seconds=7)).leave()
+        del store
+        assert ended.wait(1.5 if is_done else 10) is not is_done
+    if is_done:
+        causes.leave()
+
+
+class Counting:
+    """A store that counts the questions put to it."""
+
+    def __init__(self, store):
+        self.store, self.asked = store, 0
+
+    def __getattr__(self, name):
+        self.asked += 1
+        return getattr(self.store, name)
+
+
+def test_many_ranks_ask_little(monkeypatch):
+    monkeypatch.setattr(launch_causes, "_LOOK_S", 0.0)
+    store, address = serve_store(None)
+    size = 400
+    ranks = [Causes(store, address, rank, size, timedelta(seconds=7)) for rank in range(size)]
+    for causes in ranks[:-30]:
+        causes.explain(CLOSED)
+    ranks[0]._store = counting = Counting(store)
+    told = str(ranks[0].explain(CLOSED))
+    assert "lost the connection to rank(s) 370 on " in told
+    assert "377 on " in told
+    assert "and 22 more" in told
+    assert counting.asked < 10
+
+
 def test_a_rank_that_leaves_in_time_is_not_ended(ranks, monkeypatch):
     monkeypatch.setattr(launch_causes, "_WATCH_PERIOD_S", 0.05)
     monkeypatch.setattr(launch_causes, "_WATCH_GRACE_S", 0.5)
