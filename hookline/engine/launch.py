@@ -109,7 +109,7 @@ def _join(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...]
     assert plan.local_rank is not None
     store = None
     if plan.rank == 0 and not plan.by_torchrun:
-        store, _ = serve_store(plan.address, waits.rendezvous_timeout)
+        store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run)
     place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
     with in_group(place, by_torchrun=plan.by_torchrun, store=store):
         main_func(*args)
@@ -158,5 +158,6 @@ def _place(
         use_gpu=plan.use_gpu,
         backend=backend,
         waits=waits,
+        run=plan.run,
         start_method=multiprocessing.get_start_method(allow_none=True),
     )

@@ -75,12 +75,13 @@ def plan_slurm(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan
     if machine >= len(tasks):
         raise LaunchError(f"SLURM_NODEID={machine} is not among the nodes of SLURM_STEP_TASKS_PER_NODE={tasks}")
     job, step = read_number(environ, "SLURM_JOB_ID", 0), read_number(environ, "SLURM_STEP_ID", 0)
-    port = _SLURM_PORTS[(job * 16 + step) % len(_SLURM_PORTS)]
+    # jobs whose numbers are so far apart share a port, so each goes by its name, too
+    port, run = _SLURM_PORTS[(job * 16 + step) % len(_SLURM_PORTS)], f"{job}.{step}"
     if "MASTER_PORT" in environ:
-        port = read_port(environ, "MASTER_PORT")
+        port, run = read_port(environ, "MASTER_PORT"), ""
     address = environ.get("MASTER_ADDR") or _first_host(environ["SLURM_STEP_NODELIST"])
     if request.dist_url not in (None, "", "auto"):
-        address, port = parse_url(str(request.dist_url))
+        (address, port), run = parse_url(str(request.dist_url)), ""
     return _plan_join(
         request,
         source="srun",
@@ -89,6 +90,7 @@ def plan_slurm(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan
         world=(read_number(environ, "SLURM_STEP_NUM_TASKS"), read_number(environ, "SLURM_PROCID")),
         address=(address, port),
         names=("SLURM_STEP_NUM_NODES", "SLURM_NODEID", "tasks per node"),
+        run=run,
     )
 
 
@@ -101,6 +103,7 @@ def _plan_join(
     world: tuple[int, int],
     address: tuple[str, int],
     names: tuple[str, str, str],
+    run: str = "",
 ) -> LaunchPlan:
     # flags may repeat what the other program says, not contradict it
     url = request.dist_url
@@ -136,6 +139,7 @@ def _plan_join(
         use_gpu=use_gpu,
         reason=reason,
         by_torchrun=source == "torchrun" and not is_alone,
+        run=run,
     )
 
 

@@ -115,6 +115,7 @@ def meet(
     backend: str,
     timeout: timedelta,
     store: dist.Store | None = None,
+    run: str = "",
 ) -> dist.Store:
     """Wait until all ranks have come and agree on what they are; the error names those that have not.
 
@@ -125,17 +126,20 @@ def meet(
         backend: What all of them must use.
         timeout: How long to wait.
         store: The store, if it is open already.
+        run: The name of the run where others may have the same address, else "".
 
     Returns:
         The store.
 
     Raises:
-        LaunchError: On all ranks, if a rank comes twice or they differ.
+        LaunchError: On all ranks, if a rank comes twice or they differ; on this one, if it is another run's store.
         RendezvousError: If the store cannot be reached, is lost, or a rank does not come.
     """
     deadline = time.monotonic() + timeout.total_seconds()
     store = store if store is not None else _client(address, deadline, timeout)
     with _explained(address, rank):
+        if run:
+            _check_run(store, address, run)
         _register(store, _place(address), rank, f"{world_size} ranks on {backend}")
         if not _all_come(store, "rank", rank, world_size, deadline):
             raise RendezvousError(f"{_place(address)}: {_who_is_missing(store, world_size, timeout)}")
@@ -211,6 +215,20 @@ def _explained(address: tuple[str, int], rank: int) -> Iterator[None]:
             f"{_place(address)}: rank {rank} lost it while it waited for the others; machine 0 has ended "
             f"({str(error).splitlines()[0]})"
         ) from None
+
+
+def _check_run(store: dist.Store, address: tuple[str, int], run: str) -> None:
+    """Leave another run's store alone.
+
+    Raises:
+        LaunchError: If it is one.
+    """
+    found = store.get(_RUN).decode()
+    if found != run:
+        raise LaunchError(
+            f"{_place(address)}: there another run meets ({found or 'without a name'}), this one is {run}: give this "
+            "one a port of its own by MASTER_PORT or --dist-url"
+        )
 
 
 def _register(store: dist.Store, place: str, rank: int, expected: str) -> None:

@@ -55,6 +55,7 @@ class LaunchPlan:
         use_gpu: Whether each process has a GPU.
         reason: One line for the log: what was decided and why.
         by_torchrun: Whether torchrun's own rendezvous is used.
+        run: The name of the run where others may have the same address, else "".
     """
 
     how: str
@@ -68,6 +69,7 @@ class LaunchPlan:
     use_gpu: bool
     reason: str
     by_torchrun: bool = False
+    run: str = ""
 
 
 def parse_url(url: str) -> tuple[str, int]:

@@ -63,6 +63,7 @@ class RankPlace:
         use_gpu: Whether the rank has the machine's GPU of its local number.
         backend: Of the process group.
         waits: How long the rank waits for others.
+        run: The name of the run where others may have the same address, else "".
         start_method: How the rank starts processes of its own, such as data workers; multiprocessing's in the starter.
     """
 
@@ -74,6 +75,7 @@ class RankPlace:
     use_gpu: bool
     backend: str
     waits: Waits
+    run: str = ""
     start_method: str | None = None
 
 
@@ -128,7 +130,7 @@ def in_group(
         if by_torchrun:
             store = torchrun_store(place.address, waits.rendezvous_timeout)
         here = (place.address, place.rank, place.world_size)
-        store = meet(*here, backend, waits.rendezvous_timeout, store)
+        store = meet(*here, backend, waits.rendezvous_timeout, store, place.run)
         try:
             _connect(place, store)
             causes = Causes(store, *here, waits.timeout)

@@ -447,6 +447,18 @@ def test_the_times_of_waits_count_after_the_connections_are_made():
     assert time.monotonic() - start < 45
 
 
+def test_the_store_of_another_run_is_left_alone():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = probe.getsockname()
+    store, _ = serve_store(address, run="1250.0")
+    with pytest.raises(LaunchError, match=r"another run meets \(1250\.0\), this one is 2500\.0: .*MASTER_PORT"):
+        meet(address, 1, 3, "nccl", timedelta(seconds=5), run="2500.0")
+    thread = threading.Thread(target=meet, args=(address, 1, 2, "gloo", timedelta(seconds=20), None, "1250.0"))
+    thread.start()
+    meet(address, 0, 2, "gloo", timedelta(seconds=20), store, "1250.0")
+    thread.join()
+
+
 def test_an_unreachable_master_is_named():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -109,6 +109,14 @@ def test_steps_of_a_job_have_their_own_ports():
     assert len(ports) == 200
 
 
+def test_jobs_that_share_a_port_go_by_their_names():
+    plans = [plan_launch(LaunchRequest(), {**SRUN, "SLURM_JOB_ID": job}) for job in ("100", "1350")]
+    assert plans[0].address == plans[1].address
+    assert [plan.run for plan in plans] == ["100.2", "1350.2"]
+    assert plan_launch(LaunchRequest(), {**SRUN, "MASTER_PORT": "77"}).run == ""
+    assert plan_launch(LaunchRequest(dist_url="tcp://h:5"), SRUN).run == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "environ", "message"),
     [
