@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from hookline.distributed import broadcast, get_world_size, is_main_process
+from hookline.distributed import is_main_process
 from hookline.engine.every import Every
 from hookline.engine.hook_base import HookBase
+from hookline.engine.hooks.judging import JudgingHook
 
 __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
 
@@ -86,7 +86,7 @@ class PeriodicCheckpointer(HookBase):
         _wait(self._checkpointer)
 
 
-class BestCheckpointer(HookBase):
+class BestCheckpointer(JudgingHook):
     """Saves the state whenever a metric is better than ever before.
 
     Register it behind the evaluation. A value counts once: an old one that is still in the storage is no reason to
@@ -103,6 +103,8 @@ class BestCheckpointer(HookBase):
         ValueError: if the mode is neither.
     """
 
+    purpose = "choose the best checkpoint by"
+
     def __init__(
         self,
         eval_period: int | Every,
@@ -111,34 +113,11 @@ class BestCheckpointer(HookBase):
         mode: str = "max",
         file_prefix: str = "model_best",
     ) -> None:
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
-        self._every = Every.of(eval_period)
+        super().__init__(eval_period, val_metric, mode)
         self._checkpointer = checkpointer
-        self._val_metric = val_metric
-        self._mode = mode
         self._file_prefix = file_prefix
         self.best_metric: float | None = None
         self.best_iter: int | None = None
-        self._seen_iter = -1
-
-    @property
-    def state_key(self) -> str:
-        """The name of this hook's state in a checkpoint: one for each metric."""
-        return f"{type(self).__qualname__}.{self._val_metric}"
-
-    def before_step(self) -> None:
-        """Look at an evaluation that a resumed run made up for before its first step."""
-        start_iter = self.trainer.start_iter
-        if self.trainer.iter == start_iter > 0 and self._every(start_iter - 1):
-            self._look(start_iter - 1)
-
-    def after_step(self) -> None:
-        """Look at the metric when it is time; the last iteration is left to the end."""
-        iteration = self.trainer.iter
-        if self._every(iteration) and iteration + 1 != self.trainer.max_iter:
-            self._look(iteration)
-            self.trainer.wait_for_main(self)
 
     def after_train(self) -> None:
         """Look at the metric of the final evaluation, unless training failed."""
@@ -155,53 +134,26 @@ class BestCheckpointer(HookBase):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
         self._seen_iter = state["seen_iter"]
 
-    def _look(self, finished_iter: int) -> None:
-        """Save if the metric's newest value is the best.
-
-        Args:
-            finished_iter: the last finished step, which the checkpoint is about.
-        """
-        self.trainer.flush_metrics(self)
-        is_better = self._is_better()
-        if get_world_size() > 1 and self.trainer._is_shared(self):
-            # only rank 0 has the results; all ranks save, since each may hold a part of the model
-            is_better, state = broadcast((is_better, self.state_dict()))
-            self.load_state_dict(state)
-        if is_better:
-            self._checkpointer.save(self._file_prefix, iteration=finished_iter)
-
-    def _is_better(self) -> bool:
-        """Look at the newest value, once, and remember it if it is the best so far."""
-        found = self.trainer.storage.latest().get(self._val_metric)
-        if found is None:
-            self._warn_of_missing()
-            return False
-        value, metric_iter = found
-        if metric_iter <= self._seen_iter:
-            return False
-        self._seen_iter = metric_iter
+    def judge(self, value: float, iteration: int) -> None:
+        """Remember a value if it is the best so far."""
         if not math.isfinite(value):
-            logger.warning("%s is %s at iteration %d: not the best", self._val_metric, value, metric_iter)
-            return False
-        before, before_iter = self.best_metric, self.best_iter
-        if before is not None and not (value > before if self._mode == "max" else value < before):
-            logger.info(
-                "%s of %.5f is not better than %.5f of iteration %d", self._val_metric, value, before, before_iter
-            )
-            return False
-        self.best_metric, self.best_iter = value, metric_iter
-        logger.info("%s of %.5f is the best so far: saving %s", self._val_metric, value, self._file_prefix)
-        return True
-
-    def _warn_of_missing(self) -> None:
-        """Name what could have been meant; only rank 0 has the results of an evaluation."""
-        if not is_main_process():
+            logger.warning("%s is %s at iteration %d: not the best", self._metric, value, iteration)
             return
-        names = sorted(name for name, smoothed in self.trainer.storage.smoothing_hints().items() if not smoothed)
-        near = difflib.get_close_matches(self._val_metric, names, n=3) or names
-        logger.warning(
-            "no metric %r to choose the best checkpoint by; there are: %s", self._val_metric, ", ".join(near) or "none"
-        )
+        before, before_iter = self.best_metric, self.best_iter
+        if before is not None and not self._sign * value > self._sign * before:
+            logger.info("%s of %.5f is not better than %.5f of iteration %d", self._metric, value, before, before_iter)
+            return
+        self.best_metric, self.best_iter = value, iteration
+        logger.info("%s of %.5f is the best so far: saving %s", self._metric, value, self._file_prefix)
+
+    def _look(self, finished_iter: int) -> None:
+        """Save if the metric's newest value is the best; all ranks, since each may hold a part of the model."""
+        self.trainer.flush_metrics(self)
+        best_iter = self.best_iter
+        super()._look(finished_iter)
+        if self.best_iter != best_iter:
+            self._checkpointer.save(self._file_prefix, iteration=finished_iter)
+            self.trainer.wait_for_main(self)
 
 
 def _wait(checkpointer: Any) -> None:
