@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from hookline.engine.batches import file_names
+from hookline.engine.checkpoint_match import unwrap_model
 from hookline.engine.events import EventStorage
 from hookline.engine.losses import as_losses, sum_losses
 
@@ -41,7 +42,7 @@ def explain_batch(trainer: Any, batch: Any, micro: int = 0) -> list[str]:
         Lines of text; empty if everything was finite this time.
     """
     found = list(_in_batch(batch))
-    model = trainer.model.module if hasattr(trainer.model, "no_sync") else trainer.model
+    model = unwrap_model(trainer.model)
     watch = _Watch(model)
     if trainer._seeder is not None:
         trainer._seeder.seed_torch(trainer.iter, micro)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hookline.distributed import all_gather, get_rank
+from hookline.engine.checkpoint_match import unwrap_model
 from hookline.engine.events import EventStorage
 from hookline.engine.every import Every
 from hookline.engine.hooks.measuring import MeasuringHook
@@ -82,8 +83,7 @@ class ValidationLossHook(MeasuringHook):
         return {f"{self._prefix}/{name}": value for name, value in losses.items()}
 
     def _sum_here(self) -> tuple[dict[str, float], int]:
-        model = self.trainer.model
-        model = getattr(model, "module", model) if hasattr(model, "no_sync") else model  # ranks differ in batches
+        model = unwrap_model(self.trainer.model)  # ranks differ in batches
         sums: dict[str, torch.Tensor] = {}
         count = 0
         seeder = StepSeeder(self._seed, get_rank())
