@@ -7,6 +7,7 @@ import logging
 import torch
 from omegaconf import DictConfig
 
+from hookline.cli.checks import expect_bool, expect_int
 from hookline.cli.errors import UsageError
 
 __all__ = ["check_auto_scale_lr", "scale_learning_rate"]
@@ -24,11 +25,10 @@ def check_auto_scale_lr(cfg: DictConfig) -> None:
         UsageError: if a setting is missing or has a value that cannot be; names it.
     """
     train = cfg.train
-    if not isinstance(train.auto_scale_lr, bool):
-        raise UsageError(f"train.auto_scale_lr={train.auto_scale_lr!r}: expected true or false")
+    expect_bool("auto_scale_lr", train.auto_scale_lr)
     reference = train.reference_batch_size
-    if reference is not None and (isinstance(reference, bool) or not isinstance(reference, int) or reference < 1):
-        raise UsageError(f"train.reference_batch_size={reference!r}: expected a whole number of at least 1, or null")
+    if reference is not None:
+        expect_int("reference_batch_size", reference, 1)
     if not train.auto_scale_lr:
         return
     if reference is None:

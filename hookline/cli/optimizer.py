@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from hookline.config import instantiate
 from hookline.config.arguments import find_target
 from hookline.config.nodes import is_record, read
 from hookline.distributed import is_main_process
+from hookline.engine.curves import check_value
 from hookline.engine.fused import IMPLEMENTATIONS, fuses, keep_implementation
 from hookline.engine.optimizer import get_default_optimizer_params
-from hookline.engine.param_groups import check_param_groups, describe_param_groups, left_out
+from hookline.engine.param_groups import check_param_groups, describe_param_groups, left_out, some_names
 
 __all__ = ["build_optimizer", "check_optimizer"]
 
@@ -41,10 +41,10 @@ def check_optimizer(cfg: DictConfig) -> None:
     if not is_record(node):  # a recipe to evaluate with needs none
         return
     for key in FACTORS:
-        value = read(node, key) if key in node else 0.0
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or value < 0:
-            raise UsageError(f"optimizer.{key}={value!r}: expected a finite number of at least 0")
+        try:
+            check_value(f"optimizer.{key}", read(node, key) if key in node else 0.0)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     betas = read(node, "betas") if node.get("betas") is not None else ()
     for index, beta in enumerate(betas):
         if not isinstance(beta, int | float) or not 0.0 <= beta < 1.0:
@@ -87,8 +87,8 @@ def _tell(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     missing = left_out(optimizer.param_groups, model)
     if missing:
         logger.warning(
-            "optimizer.params leaves out %d trainable parameters, which will stay as they are: %s%s",
-            *(len(missing), ", ".join(missing[:SHOWN_NAMES]), " ..." if len(missing) > SHOWN_NAMES else ""),
+            "optimizer.params leaves out %d trainable parameters, which will stay as they are: %s",
+            *(len(missing), some_names(missing, SHOWN_NAMES)),
         )
 
 

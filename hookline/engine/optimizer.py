@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from hookline.engine.curves import check_value
 
 __all__ = ["NORM_LAYERS", "get_default_optimizer_params", "get_param_groups_by_name", "merge_param_groups"]
 
@@ -64,7 +65,7 @@ def get_default_optimizer_params(
     by_name = {name: dict(settings) for name, settings in (overrides or {}).items()}
     bias: dict[str, float] = {}
     if bias_lr_factor is not None and bias_lr_factor != 1.0:
-        _check_factor("bias_lr_factor", bias_lr_factor)
+        check_value("bias_lr_factor", bias_lr_factor)
         bias["lr"] = _needed(base_lr, "bias_lr_factor") * bias_lr_factor
     if weight_decay_bias is not None:
         bias["weight_decay"] = weight_decay_bias
@@ -80,7 +81,7 @@ def get_default_optimizer_params(
             settings["weight_decay"] = weight_decay_norm
         if lr_factor_func is not None:
             factor = lr_factor_func(prefix + name)
-            _check_factor(f"lr_factor_func({prefix + name!r})", factor)
+            check_value(f"lr_factor_func({prefix + name!r})", factor)
             settings["lr"] = _needed(base_lr, "lr_factor_func") * factor
         settings.update(by_name.get(name, {}))
         groups.append({"params": [parameter], **settings})
@@ -173,7 +174,7 @@ class _Kinds:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value is not None:
-                _check_factor(name, value)
+                check_value(name, value)
 
     def factors(self, module: nn.Module, name: str, parameter: nn.Parameter) -> dict[str, float]:
         """Give the factors of a parameter that no rule fits."""
@@ -206,7 +207,7 @@ def _read_rule(part: str, rule: Mapping[str, float]) -> dict[str, float]:
     for key, value in rule.items():
         name = ALIASES.get(key, key)
         if name in FACTORS:
-            _check_factor(f"rules[{part!r}].{key}", value)
+            check_value(f"rules[{part!r}].{key}", value)
             rivals = [other for other in rule if other != key and other in (name, FACTORS[name])]
             if rivals:
                 raise ValueError(f"rules[{part!r}]={dict(rule)}: {key} and {rivals[0]} exclude each other")
@@ -214,11 +215,6 @@ def _read_rule(part: str, rule: Mapping[str, float]) -> dict[str, float]:
             raise ValueError(f"rules[{part!r}].{key}={value!r}: did you mean {near[0]}?")
         found[name] = value
     return found
-
-
-def _check_factor(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name}={value!r}: expected a finite number of at least 0")
 
 
 def _check_fit(rules: Mapping[str, Mapping[str, float]], trainable: list[str], model: nn.Module) -> None:

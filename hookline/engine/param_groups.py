@@ -142,14 +142,15 @@ def _count(parameters: Iterable[torch.Tensor]) -> tuple[str, int]:
     return f"{sum(sizes):,}", len(sizes)
 
 
-def some_names(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str], count: int = SHOWN_NAMES) -> str:
     """Write the first of some names.
 
     Args:
         names: any number of them.
+        count: so many are written.
     """
     shown = list(names)
-    return ", ".join(shown[:SHOWN_NAMES]) + (" ..." if len(shown) > SHOWN_NAMES else "")
+    return ", ".join(shown[:count]) + (" ..." if len(shown) > count else "")
 
 
 def _other_settings(groups: _Groups) -> list[str]:
