@@ -31,6 +31,7 @@ __all__ = [
     "get_rank",
     "get_world_size",
     "is_main_process",
+    "is_on_cpu",
     "reduce_dict",
     "set_local_place",
     "set_timeouts",
@@ -42,6 +43,7 @@ __all__ = [
 CHUNK_BYTES = 16 << 20
 
 _local_place: tuple[int, int] | None = None
+_on_cpu = False
 
 
 def get_rank() -> int:
@@ -70,23 +72,29 @@ def get_local_size() -> int:
     return _place_on_machine()[1]
 
 
-def set_local_place(rank: int | None, size: int | None = None) -> None:
+def is_on_cpu() -> bool:
+    """Tell whether this process was started, as one of several, to run on the CPU, whatever GPUs there are."""
+    return _on_cpu
+
+
+def set_local_place(rank: int | None, size: int | None = None, *, on_cpu: bool = False) -> None:
     """Record this process's place on its machine; `launch` calls this, with None to forget it.
 
     Args:
         rank: Number among the processes of this machine, 0 <= rank < size.
         size: Number of the run's processes on this machine.
+        on_cpu: Whether they are to run on the CPU, whatever GPUs there are.
 
     Raises:
         ValueError: If the rank does not fit the size.
     """
-    global _local_place
+    global _local_place, _on_cpu
     if rank is None:
-        _local_place = None
+        _local_place, _on_cpu = None, False
         return
     if size is None or not 0 <= rank < size:
         raise ValueError(f"local rank {rank} does not fit a local size of {size}: expected 0 <= rank < size")
-    _local_place = (rank, size)
+    _local_place, _on_cpu = (rank, size), on_cpu
 
 
 def is_main_process() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hookline.distributed import get_local_rank, get_rank, get_world_size
+from hookline.distributed import get_rank, get_world_size
 from hookline.engine.hook_base import HookBase
 
 __all__ = ["UnusedParameterCheck", "UnusedParameterError", "create_ddp_model", "ddp_options", "without_peers"]
@@ -43,7 +43,7 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **opti
 
     first = next(model.parameters())
     settings = _as_torch_names_them({str(key): value for key, value in options.items()})
-    wrapped = DistributedDataParallel(model, device_ids=[get_local_rank()] if first.is_cuda else None, **settings)
+    wrapped = DistributedDataParallel(model, device_ids=[first.device] if first.is_cuda else None, **settings)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 

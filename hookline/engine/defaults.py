@@ -13,7 +13,7 @@ import torch
 
 from hookline.config import ConfigError, LazyConfig
 from hookline.config.command_line import default_argument_parser
-from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, synchronize
+from hookline.distributed import get_local_rank, get_rank, get_world_size, is_main_process, is_on_cpu, synchronize
 from hookline.engine.data_parallel import create_ddp_model
 from hookline.engine.environment import collect_env_info
 from hookline.engine.logger import setup_logger
@@ -98,16 +98,23 @@ def _keep_record(cfg: Any, args: argparse.Namespace | None, folder: Path, enviro
 def default_device(name: str) -> torch.device:
     """Resolve ``train.device``: ``auto`` is this rank's GPU where there is one, else the CPU.
 
+    Processes that were started for the CPU (``--num-procs``) stay there.
+
     Raises:
-        ConfigError: if a GPU is asked for and torch cannot use one.
+        ConfigError: if a GPU is asked for and torch cannot use one, or the processes were started for the CPU.
     """
-    has_gpu = torch.cuda.is_available()
+    has_gpu = torch.cuda.is_available() and not is_on_cpu()
     if name == "auto":
         name = "cuda" if has_gpu else "cpu"
     if name == "cuda":
+        if torch.cuda.is_available() and not has_gpu:
+            raise ConfigError(
+                f"train.device='cuda', but this run was started as {get_world_size()} processes on the CPU "
+                "(--num-procs, or no --num-gpus): give --num-gpus, or set train.device=cpu or auto"
+            )
         if not has_gpu:
             raise ConfigError("train.device='cuda', but torch can use no GPU here; set train.device=cpu or auto")
-        return torch.device("cuda", get_local_rank())
+        return torch.device("cuda", get_local_rank() % torch.cuda.device_count())  # it may see its own one alone
     return torch.device(name)
 
 

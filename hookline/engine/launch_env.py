@@ -77,6 +77,8 @@ def _plan_spawn(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPla
     address = _address(request.dist_url, environ, needs_host=machines > 1) if world_size > 1 else None
     kind = "GPU" if request.num_gpus else "CPU"
     reason = f"{machines} machine(s) with {local_size} {kind} process(es) each, this is machine {machine} ({source})"
+    if world_size > 1 and request.gpus_here and not request.num_gpus and request.num_procs is None:
+        reason += f"; the GPUs here ({request.gpus_here}) are used with --num-gpus"
     return LaunchPlan(
         how="spawn" if world_size > 1 else "here",
         num_machines=machines,

@@ -48,6 +48,7 @@ def plan_torchrun(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchP
         world=(world_size, read_number(environ, "RANK")),
         address=(environ["MASTER_ADDR"], read_port(environ, "MASTER_PORT")),
         names=("GROUP_WORLD_SIZE", "GROUP_RANK", "LOCAL_WORLD_SIZE"),
+        has_own_gpu=_sees_one_gpu(environ),
     )
 
 
@@ -90,6 +91,7 @@ def plan_slurm(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan
         world=(read_number(environ, "SLURM_STEP_NUM_TASKS"), read_number(environ, "SLURM_PROCID")),
         address=(address, port),
         names=("SLURM_STEP_NUM_NODES", "SLURM_NODEID", "tasks per node"),
+        has_own_gpu=_sees_one_gpu(environ),
         run=run,
     )
 
@@ -103,6 +105,7 @@ def _plan_join(
     world: tuple[int, int],
     address: tuple[str, int],
     names: tuple[str, str, str],
+    has_own_gpu: bool,
     run: str = "",
 ) -> LaunchPlan:
     # flags may repeat what the other program says, not contradict it
@@ -120,8 +123,7 @@ def _plan_join(
                 f"{flag} {asked} contradicts {source}, which started this process with {name}={found}; with launcher "
                 "'none' this program starts the processes of its machine by itself"
             )
-    on_cpu = request.num_procs is not None and not request.num_gpus
-    use_gpu = not on_cpu and request.gpus_here >= local[0]
+    use_gpu = _uses_gpu(request, source, local[0], has_own_gpu)
     reason = (
         f"process {world[1]} of {world[0]}, number {local[1]} of {local[0]} on machine {machines[1]} of {machines[0]}, "
         f"on the {'GPU' if use_gpu else 'CPU'} (started by {source})"
@@ -141,6 +143,29 @@ def _plan_join(
         by_torchrun=source == "torchrun" and not is_alone,
         run=run,
     )
+
+
+def _sees_one_gpu(environ: Mapping[str, str]) -> bool:
+    # as --gpus-per-task=1 gives each task of srun a GPU of its own
+    return len([gpu for gpu in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]) == 1
+
+
+def _uses_gpu(request: LaunchRequest, source: str, processes: int, has_own_gpu: bool) -> bool:
+    """Tell whether each of the processes has a GPU.
+
+    Raises:
+        LaunchError: If there are some, but not for each.
+    """
+    on_cpu = request.num_procs is not None and not request.num_gpus
+    if on_cpu or not request.gpus_here:
+        return False
+    if request.gpus_here < processes and not has_own_gpu:
+        raise LaunchError(
+            f"{source} started {processes} processes on this machine, and this one sees {request.gpus_here} GPU(s): "
+            f"start as many as there are GPUs, or give each its own (srun --gpus-per-task=1), or run on the CPU by "
+            f"--num-procs {processes}"
+        )
+    return True
 
 
 def _tasks_per_node(text: str) -> list[int]:

@@ -52,7 +52,7 @@ class LaunchPlan:
         rank: This process's number where it joins, else None.
         local_rank: Its number on its machine where it joins, else None.
         address: Host and port of the rendezvous; None to bind a free port of this machine.
-        use_gpu: Whether each process has a GPU.
+        use_gpu: Whether each process has a GPU: that of its local number, or the only one that it sees.
         reason: One line for the log: what was decided and why.
         by_torchrun: Whether torchrun's own rendezvous is used.
         run: The name of the run where others may have the same address, else "".

@@ -60,7 +60,7 @@ class RankPlace:
         local_rank: Number among those of the machine.
         local_size: Processes of the machine.
         address: Host and port of the store where the ranks meet.
-        use_gpu: Whether the rank has the machine's GPU of its local number.
+        use_gpu: Whether the rank has a GPU: that of its local number, or the only one that it sees.
         backend: Of the process group.
         waits: How long the rank waits for others.
         run: The name of the run where others may have the same address, else "".
@@ -121,7 +121,7 @@ def in_group(
     """
     _share_machine(place)
     backend, waits = place.backend, place.waits
-    device = f"cuda:{place.local_rank}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
+    device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
     # one write, so that the lines of several ranks do not mix
     sys.stderr.write(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}\n")
@@ -134,7 +134,7 @@ def in_group(
         try:
             _connect(place, store)
             causes = Causes(store, *here, waits.timeout)
-            set_local_place(place.local_rank, place.local_size)
+            set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(place.address, place.rank, place.world_size, waits.timeout.total_seconds(), give_up)
             with pulse, _told(causes, on_failure), causes.watched(on_failure):
@@ -198,7 +198,7 @@ def _give_up(place: RankPlace, on_failure: Callable[[BaseException], object], si
 def _share_machine(place: RankPlace) -> None:
     """Take this rank's GPU and its part of the CPUs, of which by default torch would take all on every rank."""
     if place.use_gpu:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, _usable_cpus() // place.local_size))
 

@@ -100,6 +100,29 @@ def test_ranks_of_joined_processes():
     assert (plan.rank, plan.local_rank, plan.use_gpu, plan.by_torchrun) == (4, 0, False, False)
 
 
+@pytest.mark.parametrize(
+    ("gpus_here", "visible", "flags", "use_gpu"),
+    [
+        (0, None, {}, False),
+        (8, None, {}, True),
+        (8, None, {"num_procs": 4}, False),
+        (1, "3", {}, True),  # srun --gpus-per-task=1
+        (1, None, {"num_procs": 4}, False),
+    ],
+)
+@pytest.mark.parametrize("started_by", ["torchrun", "srun"])
+def test_whether_joined_processes_have_gpus(gpus_here, visible, flags, use_gpu, started_by):
+    srun = {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(x3)", "SLURM_STEP_NUM_TASKS": "12"}
+    environ = {"torchrun": TORCHRUN, "srun": srun}[started_by]
+    environ = environ if visible is None else {**environ, "CUDA_VISIBLE_DEVICES": visible}
+    assert plan_launch(LaunchRequest(gpus_here=gpus_here, **flags), environ).use_gpu is use_gpu
+
+
+def test_cpu_processes_beside_gpus_are_told():
+    assert "the GPUs here (8) are used with --num-gpus" in plan_launch(LaunchRequest(gpus_here=8), HFAI).reason
+    assert "--num-gpus" not in plan_launch(LaunchRequest(num_procs=2, gpus_here=8), {}).reason
+
+
 def test_steps_of_a_job_have_their_own_ports():
     ports = {
         plan_launch(LaunchRequest(), {**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)}).address
@@ -145,6 +168,8 @@ def test_jobs_that_share_a_port_go_by_their_names():
         ({"num_gpus": 8}, TORCHRUN, "--num-gpus 8 contradicts torchrun.*LOCAL_WORLD_SIZE=4"),
         ({"dist_url": "tcp://h:1"}, TORCHRUN, "--dist-url .* contradicts torchrun"),
         ({"num_gpus": 8}, SRUN, "--num-gpus 8 contradicts srun.*tasks per node=1.*launcher 'none'"),
+        ({"gpus_here": 1}, TORCHRUN, r"torchrun started 4 processes.* sees 1 GPU\(s\).*--num-procs 4"),
+        ({"gpus_here": 2}, {**TORCHRUN, "CUDA_VISIBLE_DEVICES": "0,1"}, r"started 4 processes.* sees 2 GPU"),
         ({"launcher": "slurm"}, BATCH_SHELL, "SLURM_STEP_NUM_TASKS.* is not set: start the program by `srun"),
         ({}, {**SRUN, "SLURM_NODEID": "9"}, "SLURM_NODEID=9 is not among the nodes"),
         ({}, {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "many"}, "SLURM_STEP_TASKS_PER_NODE=many"),
