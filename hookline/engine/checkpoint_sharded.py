@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -104,6 +105,7 @@ class ShardedCheckpointer(Checkpointer):
         folder = _together(lambda: _new_folder(path, needed) if self._writes() else None)
         temporary = str(broadcast(str(folder.temporary) if folder is not None else ""))
         try:
+            _together(lambda: _expect_seen(path, temporary))  # else each machine would make a folder of its own
             write_parts(temporary, shards)
             sums = _together(lambda: file_sums(temporary, f"__{get_rank()}_*"))
             files = {name: found for rank in all_gather(sums) for name, found in rank.items()}
@@ -160,15 +162,24 @@ def _together(work: Callable[[], Result]) -> Result:
 
     Raises:
         CheckpointError: Naming the ranks and their reasons.
+        RuntimeError: The same, where a rank fails for another reason, such as too little memory; that rank raises
+            its own error.
     """
-    result, failure = None, None
+    result, failure, unexpected = None, None, None
     try:
         result = work()
     except (CheckpointError, OSError) as error:
-        failure = str(error)
-    failures = {rank: text for rank, text in enumerate(all_gather(failure, patient=True)) if text is not None}
-    if not failures:
+        failure = (str(error), True)
+    except Exception as error:
+        failure, unexpected = (f"{type(error).__name__}: {error}", False), error
+    found = {rank: failure for rank, failure in enumerate(all_gather(failure, patient=True)) if failure is not None}
+    if not found:
         return result  # type: ignore[return-value]
+    if unexpected is not None:
+        raise unexpected
+    failures = {rank: text for rank, (text, _) in found.items()}
+    if not all(is_expected for _, is_expected in found.values()):
+        raise RuntimeError("; ".join(f"rank {rank}: {text}" for rank, text in failures.items()))
     if len(set(failures.values())) == 1:
         raise CheckpointError(next(iter(failures.values())))
     raise CheckpointError("; ".join(f"rank {rank}: {text}" for rank, text in failures.items()))
@@ -189,6 +200,19 @@ def _new_folder(path: str, needed: int) -> AtomicFolder:
             f"{needed / 1e6:.1f} MB; older checkpoints are untouched"
         )
     return AtomicFolder(path)
+
+
+def _expect_seen(path: str, temporary: str) -> None:
+    """Check that this rank sees the folder that rank 0 made.
+
+    Raises:
+        CheckpointError: If not; nothing was written then.
+    """
+    if not os.path.isdir(temporary):
+        raise CheckpointError(
+            f"could not write {path}: {socket.gethostname()} does not see {temporary}, which rank 0 made: the folder "
+            "of the run (train.output_dir) must be one that all machines share"
+        )
 
 
 def _finish(folder: AtomicFolder, state: dict[str, Any], files: dict[str, list[int]]) -> None:

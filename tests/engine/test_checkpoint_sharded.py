@@ -261,6 +261,68 @@ def test_a_full_disk_is_an_error_on_all_ranks_and_leaves_nothing(sharded_runs, t
         assert found[4] == "2"
 
 
+APART = """
+from hookline.engine import checkpoint_sharded
+
+def main(rank, folder):
+    model = create_fully_sharded_model(Net(), "cpu")
+    found = []
+    broadcast = checkpoint_sharded.broadcast
+    if rank == 1:  # on another machine the same name is another place
+        checkpoint_sharded.broadcast = lambda value: broadcast(value).replace("/machine0/", "/machine1/")
+    for mode in ("warn", "raise"):
+        checkpointer = ShardedCheckpointer(model, folder / f"machine{rank}" / "run", on_save_error=mode)
+        try:
+            checkpointer.save("model_0000001", iteration=1)
+            found.append("")
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+    return found
+"""
+
+
+def test_a_folder_that_is_not_shared_is_an_error_before_a_byte_is_written(sharded_runs, tmp_path):
+    ranks = sharded_runs.on_ranks(APART, tmp_path / "ranks")
+    for silent, error in ranks:
+        assert silent == ""
+        assert error.startswith("CheckpointError: could not write")
+        assert (
+            "which rank 0 made: the folder of the run (train.output_dir) must be one that all machines share" in error
+        )
+    assert [*(tmp_path / "ranks" / "machine0" / "run").iterdir()] == []
+    assert not (tmp_path / "ranks" / "machine1").exists()
+
+
+AMISS = """
+from hookline.engine import checkpoint_sharded
+
+def main(rank, folder):
+    model = create_fully_sharded_model(Net(), "cpu")
+    found = []
+    real = checkpoint_sharded.collect_state
+    def collect(*args):
+        if rank == 1:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return real(*args)
+    checkpoint_sharded.collect_state = collect
+    for mode in ("warn", "raise"):
+        try:
+            ShardedCheckpointer(model, folder / "run", on_save_error=mode).save("model_0000001", iteration=1)
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+    checkpoint_sharded.collect_state = real
+    checkpointer = ShardedCheckpointer(model, folder / "run")
+    checkpointer.save("model_0000001", iteration=1)  # all ranks are in step
+    return [*found, str(checkpointer.last_saved_iteration)]
+"""
+
+
+def test_another_error_of_one_rank_is_raised_by_all(sharded_runs, tmp_path):
+    first, second = sharded_runs.on_ranks(AMISS, tmp_path / "ranks")
+    assert first == ["RuntimeError: rank 1: OutOfMemoryError: no memory"] * 2 + ["1"]
+    assert second == ["OutOfMemoryError: no memory"] * 2 + ["1"]
+
+
 def test_refusals(sharded_runs):
     from hookline.engine.checkpoint_sharded import ShardedCheckpointer
 
