@@ -56,12 +56,13 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
         self._numbers: dict[int, bytes] = {}
         self._heard_at: dict[int, float] = {}
         self._answered_at = time.monotonic()
-        self._stop = threading.Event()
+        self._began, self._stop = threading.Event(), threading.Event()
 
     def __enter__(self) -> Pulse:
         # two threads: one waits for the store, which may never answer, the other one must notice that
         for work in (self._beat, self._judge):
             threading.Thread(target=work, name=f"pulse{work.__name__}", daemon=True).start()
+        self._began.wait(self._timeout_s)  # those that listen ask for a number that must be there
         return self
 
     def __exit__(
@@ -76,6 +77,7 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
             while not self._stop.is_set():
                 number += 1
                 store.set(_KEY.format(self._rank), str(number))
+                self._began.set()
                 if patient_since() is not None and time.monotonic() - self._listened_at >= self._listen_period_s:
                     self._listened_at = time.monotonic()
                     self._listen(store)
@@ -85,6 +87,8 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
                 self._stop.wait(self._period_s)
         except RuntimeError:  # the store is gone, which those who wait will notice
             return
+        finally:
+            self._began.set()
 
     def _listen(self, store: dist.TCPStore) -> None:
         numbers = store.multi_get([_KEY.format(other) for other in self._others])
