@@ -25,6 +25,7 @@ import torch.distributed as dist
 from hookline.distributed import set_local_place, set_timeouts
 from hookline.distributed_groups import connect
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
+from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, torchrun_store, wait_for_connected
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
@@ -153,6 +154,7 @@ def _connect(place: RankPlace, store: dist.Store) -> None:
         RendezvousError: If the machines cannot reach each other.
     """
     within = place.waits.rendezvous_timeout
+    pause_before_forks()
     with connecting(place.address, place.world_size, within):
         dist.init_process_group(
             place.backend, store=store, rank=place.rank, world_size=place.world_size, timeout=within
