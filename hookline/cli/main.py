@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 # subcommand: (module with the function, function, one line of help)
 COMMANDS = {
-    "train": ("hookline.cli.train", "main", "train or evaluate what a recipe describes (the same as train_net.py)"),
+    "train": ("hookline.cli.train", "run", "train or evaluate what a recipe describes (the same as train_net.py)"),
     "demo": ("hookline.cli.demo", "run", "draw a balloon data set, train Mask R-CNN on it, evaluate, save pictures"),
     "print-config": ("hookline.cli.print_config", "run", "print a recipe with its overrides applied"),
     "plot-schedule": ("hookline.cli.plot_schedule", "run", "draw a recipe's schedules to a PNG"),

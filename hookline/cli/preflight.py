@@ -6,14 +6,34 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hookline.cli.errors import UsageError
+from hookline.data.loader import part_size
 
-__all__ = ["check_classes", "class_counts", "training_metadata"]
+__all__ = ["check_batch_size", "check_classes", "class_counts", "training_metadata"]
 
 logger = logging.getLogger(__name__)
+
+
+def check_batch_size(cfg: DictConfig, processes: int) -> None:
+    """Refuse a batch that cannot be divided among the processes, before they are started.
+
+    Args:
+        cfg: the whole recipe.
+        processes: how many there will be.
+
+    Raises:
+        UsageError: naming the nearest batch sizes that can.
+    """
+    size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if not isinstance(size, int):  # a loader of another kind, or one that says itself what is wrong with its size
+        return
+    try:
+        part_size(size, processes)
+    except ValueError as error:
+        raise UsageError(f"dataloader.train.{error}") from None
 
 
 def class_counts(model: nn.Module) -> dict[str, int]:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from hookline.config.command_line import ArgumentParser
+
 __all__ = ["run", "write_script"]
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm, d-hh:mm:ss
@@ -45,10 +47,13 @@ def run(argv: list[str]) -> int:
     arguments = parse_arguments(command, "hookline slurm ... --")
     # a wrong setting is found now, not after hours in the queue
     from hookline.cli.job import check_recipe
+    from hookline.cli.preflight import check_batch_size
     from hookline.cli.settings import load_settings
 
     try:
-        check_recipe(arguments)
+        cfg = check_recipe(arguments)
+        if not arguments.eval_only:
+            check_batch_size(cfg, options.gpus or options.procs)
         folder = Path(load_settings(arguments).train.output_dir).absolute()
         file = write_script(options, command, folder, f"hookline slurm {shlex.join(argv)}")
     except Exception as error:
@@ -175,7 +180,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="hookline slurm",
         description="Write the sbatch script of a training, show it, and submit it with --submit.",
         epilog=_EPILOG,

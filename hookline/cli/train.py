@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from hookline.cli.notices import remembered
 from hookline.config.command_line import default_argument_parser
 
-__all__ = ["main", "parse_arguments"]
+__all__ = ["main", "parse_arguments", "run"]
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str = "train_net.py") -> argparse.Namespace:
@@ -42,8 +43,9 @@ def _refuse_contradictions(parser: argparse.ArgumentParser, args: argparse.Names
         parser.error("--num-gpus and --num-procs exclude each other: GPU processes, or CPU processes")
     for name in ("num_gpus", "num_procs", "num_machines"):
         value = getattr(args, name)
-        if value is not None and value < 0:
-            parser.error(f"--{name.replace('_', '-')} must not be negative, got {value}")
+        least = 0 if name == "num_gpus" else 1
+        if value is not None and value < least:
+            parser.error(f"--{name.replace('_', '-')} {value}: expected at least {least}")
     if args.eval_only and args.resume:
         parser.error("--eval-only evaluates train.init_checkpoint=FILE; it does not go with --resume")
     if args.out and Path(args.out).suffix not in {".json", ".pkl"}:
@@ -71,10 +73,23 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
         return 130
 
 
+def run(argv: list[str]) -> int:
+    """Run ``hookline train``.
+
+    Args:
+        argv: the arguments behind it.
+
+    Returns:
+        The exit code.
+    """
+    return main(argv, "hookline train")
+
+
 def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
     from hookline.cli.errors import report
     from hookline.cli.job import check_recipe, run
+    from hookline.cli.preflight import check_batch_size
     from hookline.cli.process_settings import launch_options
     from hookline.engine.launch import launch
     from hookline.engine.logger import close_logger, setup_logger
@@ -92,6 +107,7 @@ def _launch(args: argparse.Namespace) -> int:
             args=(args,),
             num_procs_per_machine=args.num_procs,
             launcher=args.launcher,
+            check=None if args.eval_only else partial(check_batch_size, cfg),
             **launch_options(cfg),
         )
     except Exception as error:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
-__all__ = ["default_argument_parser"]
+from hookline.config.errors import did_you_mean
+
+__all__ = ["ArgumentParser", "default_argument_parser"]
+
+_UNKNOWN = "unrecognized arguments: "  # argparse's words
 
 _EPILOG = """examples:
   a laptop               {prog} --config-file balloon/mask_rcnn_tiny.py
@@ -18,6 +23,23 @@ _EPILOG = """examples:
 """
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, which answers a wrong call in one line, with the nearest flag, instead of all the flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with code 2.
+
+        Args:
+            message: what is wrong.
+        """
+        unknown = message.removeprefix(_UNKNOWN).split()[0].split("=")[0] if message.startswith(_UNKNOWN) else ""
+        if unknown.startswith("-"):
+            meant = f"--{unknown.strip('-').replace('_', '-')}"
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            message += did_you_mean(meant, [meant] if meant in flags else flags)
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists all flags)\n")
+
+
 def default_argument_parser(prog: str = "train_net.py", epilog: str | None = None) -> argparse.ArgumentParser:
     """Make the parser of a training script; scripts add their own arguments to it.
 
@@ -25,7 +47,7 @@ def default_argument_parser(prog: str = "train_net.py", epilog: str | None = Non
         prog: the name shown in the usage line.
         epilog: text below the list of arguments; examples by default.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog,
         description="Train or evaluate what a recipe describes.",
         epilog=_EPILOG.format(prog=prog) if epilog is None else epilog,

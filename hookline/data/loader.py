@@ -160,7 +160,7 @@ class TrainLoader(_Loader):
             raise ValueError(f"on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}")
         rank = distributed.get_rank() if rank is None else rank
         world_size = distributed.get_world_size() if world_size is None else world_size
-        part = _part_size(stream.batch_size, world_size)
+        part = part_size(stream.batch_size, world_size)
         maker = BatchMaker(
             dataset,
             mapper,
@@ -261,7 +261,19 @@ class TestLoader(_Loader):
         return self._run([[(i, i) for i in self._indices[s : s + self.batch_size]] for s in starts])
 
 
-def _part_size(total_batch_size: int, world_size: int) -> int:
+def part_size(total_batch_size: int, world_size: int) -> int:
+    """Divide a batch among processes.
+
+    Args:
+        total_batch_size: images of all of them.
+        world_size: the processes.
+
+    Returns:
+        The images of one.
+
+    Raises:
+        ValueError: if it does not divide; names the nearest that do.
+    """
     if total_batch_size % world_size == 0:
         return total_batch_size // world_size
     below = total_batch_size // world_size * world_size

@@ -43,6 +43,7 @@ def launch(
     rendezvous_timeout: timedelta = timedelta(minutes=5),
     eval_timeout: timedelta | None = None,
     backend: str | None = None,
+    check: Callable[[int], None] | None = None,
 ) -> None:
     """Run a function on every rank: one process per GPU, or several on the CPU.
 
@@ -66,6 +67,7 @@ def launch(
         eval_timeout: How long a rank may wait for what another one does alone, such as evaluating and writing; by
             default as long as in any collective.
         backend: "nccl" or "gloo"; by default NCCL between GPUs and gloo between CPUs.
+        check: Called with the number of processes before any is started; what it raises ends the launch.
 
     Raises:
         LaunchError: If the run cannot be started as asked; names the flags or variables.
@@ -83,6 +85,8 @@ def launch(
     backend = _backend(backend, plan)
     waits = Waits(timeout, timeout if eval_timeout is None else eval_timeout, rendezvous_timeout)
     _logger.info("launch: %s", plan.reason)
+    if check is not None:
+        check(plan.world_size)
     if plan.how == "here":
         main_func(*args)
     elif plan.how == "join":

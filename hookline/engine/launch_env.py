@@ -19,6 +19,7 @@ from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, 
 __all__ = ["LaunchError", "LaunchPlan", "LaunchRequest", "plan_launch"]
 
 _DEFAULT_PORT = 29500
+_COUNTS_OF_MACHINES = (("NNODES", "NODE_RANK"), ("WORLD_SIZE", "RANK"))
 
 
 def plan_launch(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
@@ -34,6 +35,7 @@ def plan_launch(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPla
     Raises:
         LaunchError: If something is missing, impossible or contradictory.
     """
+    environ = {name: value for name, value in environ.items() if value}  # set to nothing is not set
     _check(request)
     if request.launcher not in (None, "none", "pytorch", "slurm"):
         raise LaunchError(f"--launcher {request.launcher!r}: expected 'none', 'pytorch' or 'slurm'")
@@ -45,7 +47,16 @@ def plan_launch(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPla
         return plan_torchrun(request, environ)
     if request.launcher is None and read_number(environ, "SLURM_STEP_NUM_TASKS", 1) > 1:
         return plan_slurm(request, environ)
+    if request.launcher == "pytorch" and not (request.num_gpus or request.num_procs or _counts_machines(environ)):
+        raise LaunchError(
+            "launcher 'pytorch' needs the variables of torchrun, and none is set: start the program by "
+            "`torchrun --nproc-per-node=N ...`, or ask for --num-gpus or --num-procs"
+        )
     return _plan_spawn(request, environ)
+
+
+def _counts_machines(environ: Mapping[str, str]) -> bool:
+    return any(size in environ for size, _ in _COUNTS_OF_MACHINES)
 
 
 def _check(request: LaunchRequest) -> None:
@@ -70,6 +81,8 @@ def _check(request: LaunchRequest) -> None:
 
 def _plan_spawn(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
     machines, machine, source = _machines(request, environ)
+    if machines == 1 and machine > 0:
+        raise LaunchError(f"machine rank {machine} of a single machine ({source}): give the number of machines, too")
     if not 0 <= machine < machines:
         raise LaunchError(f"machine rank {machine} of {machines} machines ({source}): expected 0 to {machines - 1}")
     local_size = request.num_gpus or request.num_procs or 1
@@ -101,9 +114,11 @@ def _machines(request: LaunchRequest, environ: Mapping[str, str]) -> tuple[int, 
             raise LaunchError(f"--num-machines {machines} needs --machine-rank, from 0 to {machines - 1}")
         return machines, request.machine_rank or 0, "--num-machines, --machine-rank"
     found: dict[str, tuple[int, int]] = {}
-    for size, rank in (("NNODES", "NODE_RANK"), ("WORLD_SIZE", "RANK")):
-        if size in environ or (rank in environ and size == "WORLD_SIZE"):
+    for size, rank in _COUNTS_OF_MACHINES:
+        if size in environ:
             machines = read_number(environ, size)
+            if machines < 1:
+                raise LaunchError(f"{size}={machines}: expected at least 1")
             if machines > 1 and rank not in environ:
                 raise LaunchError(f"{size}={machines} needs {rank}, from 0 to {machines - 1}")
             found[f"{size}={machines}, {rank}={environ.get(rank, 0)}"] = (machines, read_number(environ, rank, 0))
@@ -114,6 +129,9 @@ def _machines(request: LaunchRequest, environ: Mapping[str, str]) -> tuple[int, 
         )
     for source, (machines, machine) in found.items():
         return machines, machine, source
+    for size, rank in _COUNTS_OF_MACHINES:
+        if rank in environ and (rank == "RANK" or read_number(environ, rank)):  # some clusters always set NODE_RANK=0
+            raise LaunchError(f"{rank}={environ[rank]} needs {size}, the number of machines")
     return 1, 0, "nothing else was asked for"
 
 

@@ -27,14 +27,15 @@ def directives(script):
 
 
 def test_gpus_are_spread_over_machines(write, tmp_path):
-    script = write("--gpus", "16", "optimizer.lr=0.01", "--", "--auto-scale-lr", "train.reference_batch_size=8")
+    settings = ["dataloader.train.total_batch_size=16", "optimizer.lr=0.01"]
+    script = write("--gpus", "16", *settings, "--", "--auto-scale-lr", "train.reference_batch_size=8")
     assert directives(script) == [
         *("--job-name=n", "--partition=dev", "--nodes=2", "--ntasks-per-node=8", "--gres=gpu:8", "--cpus-per-task=5"),
         *("--no-requeue", "--open-mode=append", f"--output={tmp_path}/slurm-%j.out"),
     ]
     last = script.splitlines()[-1]
     assert last.startswith("exec srun --kill-on-bad-exit=1 --cpus-per-task=5 ")
-    arguments = "--auto-scale-lr train.reference_batch_size=8 optimizer.lr=0.01"
+    arguments = f"--auto-scale-lr train.reference_batch_size=8 {' '.join(settings)}"
     assert last.endswith(f"--launcher slurm --work-dir {tmp_path} {arguments}")
 
 
@@ -48,11 +49,12 @@ def test_a_job_that_may_come_again_resumes(write):
 
 
 def test_processes_on_the_cpu(write):
-    script = write("--procs", "6", "--procs-per-node", "3", "--setup", "module load python", "train.max_iter=5")
+    settings = ["dataloader.train.total_batch_size=6", "train.max_iter=5"]
+    script = write("--procs", "6", "--procs-per-node", "3", "--setup", "module load python", *settings)
     found = directives(script)
     assert found[2:5] == ["--nodes=2", "--ntasks-per-node=3", "--cpus-per-task=1"]
     assert "\nmodule load python\n" in script
-    assert "--num-procs 3 train.device=cpu train.max_iter=5" in script
+    assert f"--num-procs 3 train.device=cpu {' '.join(settings)}" in script
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,8 @@ def test_a_wrong_call_ends_with_code_2(argv, words, capsys):
 def test_a_wrong_setting_is_found_before_it_waits_in_the_queue(tmp_path, capsys):
     assert run([*PLACE, "--gpus", "8", "--work-dir", str(tmp_path / "new"), "train.max_itre=3"]) == 2
     assert "max_iter" in capsys.readouterr().err
+    assert run([*PLACE, "--gpus", "16", "--work-dir", str(tmp_path / "new")]) == 2
+    assert "total_batch_size=8 cannot be divided among 16 processes; nearest: 16" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from hookline.cli.main import main as hookline
 from hookline.cli.train import main, parse_arguments
 
 
@@ -28,10 +29,13 @@ def test_resume_takes_a_file_but_no_setting(tmp_path):
     ("argv", "words"),
     [
         (["--config-file", "r", "--num-gpus", "2", "--num-procs", "2"], "exclude each other"),
-        (["--config-file", "r", "--num-procs", "-1"], "must not be negative"),
+        (["--config-file", "r", "--num-procs", "-1"], "--num-procs -1: expected at least 1"),
+        (["--config-file", "r", "--num-procs", "0"], "--num-procs 0: expected at least 1"),
         (["--config-file", "r", "--eval-only", "--resume"], "--eval-only"),
         (["--config-file", "r", "--out", "x.txt"], "x.txt"),
         (["--config-file", "r", "a=1", "--nosuch"], "--nosuch"),
+        (["--config-file", "r", "--num-gpu", "2"], "did you mean '--num-gpus'"),
+        (["--config-file", "r", "--num_procs=2"], "did you mean '--num-procs'"),
         ([], "--config-file"),
     ],
 )
@@ -56,6 +60,22 @@ def test_a_wrong_call_ends_with_code_2(argv, words, capsys):
 def test_a_wrong_recipe_ends_with_code_2_and_names_the_key(argv, words, capsys):
     assert main(argv) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_wrong_call_is_answered_in_one_line_by_the_name_that_was_called(capsys):
+    with pytest.raises(SystemExit):
+        hookline(["train", "--config-file", "r", "--num_gpus=2"])
+    said = capsys.readouterr().err
+    assert said.startswith("hookline train: error: unrecognized arguments: --num_gpus=2; did you mean '--num-gpus'?")
+    assert said.count("\n") == 1
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_they_start(capsys):
+    settings = ["train.device=cpu", "dataloader.train.total_batch_size=4"]
+    assert main(["--config-file", "balloon/mask_rcnn_tiny.py", "--num-procs", "3", *settings]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("total_batch_size=4 cannot be divided among 3 processes; nearest: 3 or 6\n")
+    assert "rank" not in said
 
 
 def test_help_does_not_import_torch():
