@@ -6,16 +6,15 @@ occupies no device and wakes no NCCL watchdog. Which gloo groups these are, and 
 `hookline.distributed_groups`.
 """
 
-import io
 import os
-import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from hookline import distributed_objects as objects
 from hookline.distributed_groups import WaitedTooLongError, gloo_group, set_timeouts, waiting
 
 __all__ = [
@@ -38,9 +37,6 @@ __all__ = [
     "shared_random_seed",
     "synchronize",
 ]
-
-# Larger objects cross the network in pieces, so that a gather of results needs no second copy of everything at once.
-CHUNK_BYTES = 16 << 20
 
 _local_place: tuple[int, int] | None = None
 _on_cpu = False
@@ -180,16 +176,8 @@ def all_gather(obj: Any, group: dist.ProcessGroup | None = None, *, patient: boo
     """
     if _group_size(group) == 1:
         return [obj]
-    data = _to_bytes(obj)
     with waiting(patient=patient):
-        gloo = gloo_group(group, patient=patient)
-        sizes = _all_sizes(data, gloo)
-        if max(sizes) <= CHUNK_BYTES:
-            slots = [torch.empty(max(sizes), dtype=torch.uint8) for _ in sizes]
-            dist.all_gather(slots, _padded(data, max(sizes)), group=gloo)
-        else:
-            slots = [_broadcast_bytes(data, src, size, gloo) for src, size in enumerate(sizes)]
-    return [_from_bytes(slot, size) for slot, size in zip(slots, sizes, strict=True)]
+        return objects.all_gather(obj, gloo_group(group, patient=patient))
 
 
 def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -205,19 +193,8 @@ def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> li
     """
     if _group_size(group) == 1:
         return [obj]
-    data = _to_bytes(obj)
-    result = []
     with waiting(patient=True):
-        gloo = gloo_group(group, patient=True)
-        sizes = _all_sizes(data, gloo)
-        if get_rank() != dst:
-            for piece in _chunks(data):
-                dist.send(piece, dst, group=gloo)
-            return []
-        for src, size in zip(dist.get_process_group_ranks(gloo), sizes, strict=True):
-            # One rank after the other: the receiver holds one raw buffer besides the objects.
-            result.append(_from_bytes(data if src == dst else _receive(src, size, gloo), size))
-    return result
+        return objects.gather(obj, dst, gloo_group(group, patient=True))
 
 
 def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) -> Any:
@@ -233,14 +210,8 @@ def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) ->
     """
     if _group_size(group) == 1:
         return obj
-    data = _to_bytes(obj) if get_rank() == src else torch.empty(0, dtype=torch.uint8)
-    size = torch.tensor([data.numel()])
     with waiting(patient=True):
-        gloo = gloo_group(group, patient=True)
-        place = dist.get_group_rank(gloo, src)
-        dist.broadcast(size, src, group=gloo)
-        data = _broadcast_bytes(data, place, int(size), gloo)
-    return _from_bytes(data, int(size))
+        return objects.broadcast(obj, src, gloo_group(group, patient=True))
 
 
 def reduce_dict(values: Mapping[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
@@ -297,43 +268,3 @@ def _place_on_machine() -> tuple[int, int]:
         "a process group exists, but this process's place on its machine is not known: start it by "
         "hookline.engine.launch or torchrun, or call hookline.distributed.set_local_place(rank, size)"
     )
-
-
-def _to_bytes(obj: Any) -> torch.Tensor:
-    buffer = io.BytesIO()
-    pickle.dump(obj, buffer, protocol=pickle.HIGHEST_PROTOCOL)
-    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
-
-
-def _from_bytes(data: torch.Tensor, size: int) -> Any:
-    return pickle.loads(data.numpy().data[:size])
-
-
-def _all_sizes(data: torch.Tensor, gloo: dist.ProcessGroup) -> list[int]:
-    sizes = [torch.empty(1, dtype=torch.int64) for _ in range(dist.get_world_size(gloo))]
-    dist.all_gather(sizes, torch.tensor([data.numel()]), group=gloo)
-    return [int(size) for size in sizes]
-
-
-def _padded(data: torch.Tensor, size: int) -> torch.Tensor:
-    return data if data.numel() == size else torch.nn.functional.pad(data, (0, size - data.numel()))
-
-
-def _chunks(data: torch.Tensor) -> Iterator[torch.Tensor]:
-    return (data[start : start + CHUNK_BYTES] for start in range(0, data.numel(), CHUNK_BYTES))
-
-
-def _receive(src: int, size: int, gloo: dist.ProcessGroup) -> torch.Tensor:
-    data = torch.empty(size, dtype=torch.uint8)
-    for piece in _chunks(data):
-        dist.recv(piece, src, group=gloo)
-    return data
-
-
-def _broadcast_bytes(data: torch.Tensor, place: int, size: int, gloo: dist.ProcessGroup) -> torch.Tensor:
-    """Spread the bytes of the group's member `place`; the other members' `data` is not looked at."""
-    if dist.get_rank(gloo) != place:
-        data = torch.empty(size, dtype=torch.uint8)
-    for piece in _chunks(data):
-        dist.broadcast(piece, dist.get_global_rank(gloo, place), group=gloo)
-    return data

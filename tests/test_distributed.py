@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hookline import distributed as hd
+from hookline import distributed_objects
 from hookline.distributed_groups import gloo_group
 
 
@@ -53,14 +54,16 @@ def collectives(rank: int, world: int) -> None:
 
 
 def chunked(rank: int, world: int) -> None:
-    normal, hd.CHUNK_BYTES = hd.CHUNK_BYTES, 1000
+    normal, distributed_objects.CHUNK_BYTES = distributed_objects.CHUNK_BYTES, 1000
     objects = [torch.arange(r * 777) for r in range(world)]
     for result in (hd.all_gather(objects[rank]), hd.gather(objects[rank], dst=1) if rank == 1 else objects):
         assert all(torch.equal(a, b) for a, b in zip(result, objects, strict=True))
     if rank != 1:
         hd.gather(objects[rank], dst=1)
     assert torch.equal(hd.broadcast(objects[rank], src=2), objects[2])
-    hd.CHUNK_BYTES = normal
+    distributed_objects.CHUNK_BYTES = normal
+    one_is_large = [torch.arange(r // (world - 1) * 2_000_000) for r in range(world)]  # 16 MB: padding would treble it
+    assert all(torch.equal(a, b) for a, b in zip(hd.all_gather(one_is_large[rank]), one_is_large, strict=True))
 
 
 def sub_group(rank: int, world: int) -> None:
