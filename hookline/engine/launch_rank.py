@@ -1,4 +1,4 @@
-"""The life of one rank: meet the others, run the main function, take the group down, report how it ended."""
+"""The life of one rank: meet the others, run the main function, take the group down."""
 
 import atexit
 import contextlib
@@ -10,13 +10,10 @@ import signal
 import socket
 import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import NoReturn
 
 import torch
@@ -29,9 +26,10 @@ from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, torchrun_store, wait_for_connected
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
+from hookline.engine.launch_report import Teller, from_main
 from hookline.engine.launch_signals import follow_starter, obey_signals
 
-__all__ = ["Ending", "RankPlace", "Waits", "in_group", "rank_main"]
+__all__ = ["RankPlace", "Waits", "in_group", "rank_main"]
 
 _logger = logging.getLogger(__name__)
 
@@ -78,27 +76,6 @@ class RankPlace:
     waits: Waits
     run: str = ""
     start_method: str | None = None
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a rank ended, as it tells its starter.
-
-    Attributes:
-        rank: Its number.
-        kind: "exit" (SystemExit), "interrupt" (Ctrl-C), "error", or "lost" where another rank's end was the cause.
-        code: Exit code.
-        at: When, in seconds since the epoch.
-        text: The traceback of an error.
-        error: The pickled exception of an error, None where it does not pickle.
-    """
-
-    rank: int
-    kind: str
-    code: int
-    at: float
-    text: str = ""
-    error: bytes | None = None
 
 
 @contextlib.contextmanager
@@ -172,7 +149,7 @@ def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iter
     except BaseException as error:
         if has_lost_contact(error):
             explained = causes.explain(error)
-            explained.__cause__ = where = error.with_traceback(_from_main(error))  # where this rank was waiting
+            explained.__cause__ = where = error.with_traceback(from_main(error))  # where this rank was waiting
             on_failure(explained)
             raise explained from where
         if isinstance(error, SystemExit) and not error.code:
@@ -218,7 +195,7 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     obey_signals()
     # in a spawned process it is "spawn": each data worker would take seconds to import torch, for every evaluation
     multiprocessing.set_start_method(place.start_method, force=True)
-    teller = _Teller(place.rank, report)
+    teller = Teller(place.rank, report)
     try:
         _run(place, work, teller)
     except BaseException as error:
@@ -227,64 +204,12 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     _end_process(teller.code)
 
 
-def _run(place: RankPlace, work: bytes, teller: "_Teller") -> None:
+def _run(place: RankPlace, work: bytes, teller: Teller) -> None:
     import cloudpickle
 
     main_func, args = cloudpickle.loads(work)
     with in_group(place, on_failure=teller.tell):
         main_func(*args)
-
-
-class _Teller:
-    """Tells the starter, once, how this rank ended: before the group is taken down, which makes the others fail.
-
-    Args:
-        rank: This rank.
-        report: The way to the starter.
-    """
-
-    def __init__(self, rank: int, report: Connection) -> None:
-        self.code = 0
-        self._rank = rank
-        self._report = report
-
-    def tell(self, error: BaseException) -> None:
-        """Tell of a failure; leaving with code 0 is none, and what follows the first failure is not told.
-
-        Args:
-            error: What was raised.
-        """
-        if self.code:
-            return
-        ending = _ending(self._rank, error)
-        self.code = ending.code
-        if ending.code:
-            with contextlib.suppress(OSError):  # the starter may be gone
-                self._report.send(ending)
-
-
-def _ending(rank: int, error: BaseException) -> Ending:
-    if isinstance(error, SystemExit):
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return Ending(rank, "exit", code, time.time())
-    if isinstance(error, KeyboardInterrupt):
-        return Ending(rank, "interrupt", 128 + signal.SIGINT, time.time())
-    kind = "lost" if isinstance(error, LostContactError) else "error"
-    return Ending(rank, kind, 1, time.time(), _traceback(error), _pickled(error))
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, _from_main(error)))
-
-
-def _from_main(error: BaseException) -> TracebackType | None:
-    """The traceback from where the main function begins: how it was called is the same in every run."""
-    begin = error.__traceback__
-    while begin is not None and begin.tb_frame.f_code.co_filename == __file__:
-        begin = begin.tb_next
-    return begin or error.__traceback__
 
 
 def _end_process(code: int) -> NoReturn:
@@ -302,18 +227,6 @@ def _end_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _pickled(error: BaseException) -> bytes | None:
-    """The exception for the starter to raise again, if it survives the way there."""
-    import cloudpickle
-
-    try:
-        data = cloudpickle.dumps(error)
-        cloudpickle.loads(data)
-    except Exception:
-        return None
-    return data
 
 
 def _usable_cpus() -> int:

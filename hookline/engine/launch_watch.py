@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from hookline.engine.launch_rank import Ending
+from hookline.engine.launch_report import Ending
 
 __all__ = ["RankFailedError", "Watch", "Worker"]
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from hookline.engine import launch_watch
-from hookline.engine.launch_rank import Ending
+from hookline.engine.launch_report import Ending
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
 
