@@ -15,12 +15,16 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
-__all__ = ["ProcessSettings"]
+__all__ = ["ProcessSettingError", "ProcessSettings"]
 
 # How OpenCV itself learns it at its start, also in data workers that are not forked.
 _OPENCV_THREADS = "OPENCV_FOR_THREADS_NUM"
 
 logger = logging.getLogger(__name__)
+
+
+class ProcessSettingError(RuntimeError):
+    """A setting comes too late for this process."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class ProcessSettings:
         """Apply the settings while the block runs, then set back all that can be: the inter-op threads cannot.
 
         Raises:
-            RuntimeError: if torch has started its inter-op threads already, with another number.
+            ProcessSettingError: if torch has started its inter-op threads already, with another number.
         """
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         with contextlib.ExitStack() as stack:
@@ -73,7 +77,7 @@ def _set_interop_threads(count: int) -> None:
     try:
         torch.set_num_interop_threads(count)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ProcessSettingError(
             f"train.env.num_interop_threads={count}: torch has {torch.get_num_interop_threads()} running already; set "
             "it before anything else computes in this process"
         ) from error
