@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,15 @@ from hookline.distributed import cpu_group, get_world_size
 from hookline.engine.data_parallel import without_peers
 from hookline.engine.shards import is_sharded, local_bytes, take_shard
 
-__all__ = ["DEFAULT_UNITS", "GATHER_DTYPES", "create_fully_sharded_model", "is_fully_sharded", "reshard", "unit_names"]
+__all__ = [
+    "DEFAULT_UNITS",
+    "GATHER_DTYPES",
+    "create_fully_sharded_model",
+    "is_fully_sharded",
+    "last_unit",
+    "reshard",
+    "unit_names",
+]
 
 # Repeated parts by their usual class names: BottleneckBlock, torchvision's Bottleneck, TransformerEncoderLayer
 DEFAULT_UNITS = ("*Block", "*Bottleneck", "*Layer")
@@ -100,6 +109,17 @@ def is_fully_sharded(model: Any) -> bool:
     return hasattr(model, "set_requires_gradient_sync")
 
 
+def last_unit(model: nn.Module) -> str:
+    """Return the name of the unit whose forward pass began last on this rank; "" before, and for any other model.
+
+    Where ranks wait for each other for ever, a unit that only some of them ran is the usual cause.
+
+    Args:
+        model: any.
+    """
+    return getattr(model, "last_unit", "")
+
+
 def reshard(model: nn.Module) -> None:
     """Free the gathered parameters of a fully sharded model; of any other, do nothing.
 
@@ -171,6 +191,13 @@ def _shard(
     for name in names:
         fully_shard(model.get_submodule(name), reshard_after_forward=reshard_after_forward, **options)
     fully_shard(model, **options)
+    model.last_unit = ""  # type: ignore[assignment]
+    for name in names:  # before the parameters are gathered, for which ranks wait
+        model.get_submodule(name).register_forward_pre_hook(partial(_note_unit, model, name), prepend=True)
+
+
+def _note_unit(model: nn.Module, name: str, *unused: Any) -> None:
+    model.last_unit = name  # type: ignore[assignment]
 
 
 def _send_weights(model: nn.Module) -> None:

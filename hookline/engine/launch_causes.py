@@ -129,12 +129,8 @@ class Causes:
             waited = error.seconds, error.setting
         elif is_timeout(error) or "monitoredBarrier" in str(error):
             waited = self._timeout.total_seconds(), TIMEOUT
-        if waited is None and found == []:  # the store answers, and nobody is silent
-            lines = " ".join(str(error).split("\n")[:_SHOWN_LINES])
-            return LostContactError(
-                f"rank {self._rank} lost contact with the others, and each of them says so, too: none has told of a "
-                f"failure of its own. Here it was: {type(error).__name__}: {lines}"
-            )
+        if found == []:  # the store answers, and nobody is silent
+            return LostContactError(f"rank {self._rank} {_all_lost(error, waited)}")
         return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 
     def leave(self) -> None:
@@ -241,6 +237,20 @@ class Causes:
 
 def _append(store: Any, key: str, text: str) -> None:
     store.append(key, text)  # torch's type stubs do not know it
+
+
+def _all_lost(error: BaseException, waited: tuple[float, str] | None) -> str:
+    if waited is not None:
+        return (
+            f"waited {waited[0]:g} s ({waited[1]}) in a collective, and so did all others, in another one: the ranks "
+            "did different work, such as a part of the model that only some of them ran; the log of each rank shows "
+            "where it waited"
+        )
+    lines = " ".join(str(error).split("\n")[:_SHOWN_LINES])
+    return (
+        "lost contact with the others, and each of them says so, too: none has told of a failure of its own. Here it "
+        f"was: {type(error).__name__}: {lines}"
+    )
 
 
 def _describe(error: BaseException) -> str:

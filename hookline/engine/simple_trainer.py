@@ -15,6 +15,7 @@ from hookline.distributed import get_rank, get_world_size
 from hookline.engine.batches import BatchStream, file_names
 from hookline.engine.events import EventStorage, get_event_storage
 from hookline.engine.every import Every
+from hookline.engine.fully_sharded import last_unit
 from hookline.engine.gradients import GradientClipper, build_clipper, unsynchronized
 from hookline.engine.hook_base import HookBase, SkipStep
 from hookline.engine.launch_causes import has_lost_contact
@@ -125,7 +126,9 @@ class SimpleTrainer(TrainerBase):
             super().train(start_iter, max_iter)
         except Exception as error:
             if has_lost_contact(error):
-                logger.warning("rank %d stops at iteration %d: it lost contact with other ranks", get_rank(), self.iter)
+                unit = f"; the unit that began last here was {last_unit(self.model)!r}" if last_unit(self.model) else ""
+                where = f"rank {get_rank()} stops at iteration {self.iter}"
+                logger.warning("%s: it lost contact with other ranks%s", where, unit)
                 raise
             batch = f"; its batch: {', '.join(map(str, self._files))}" if self._files else ""
             name = type(error).__name__

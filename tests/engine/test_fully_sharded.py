@@ -1,12 +1,17 @@
 """Fully sharded models on two gloo ranks: the same numbers as one process and as DistributedDataParallel."""
 
 import math
+import time
+from datetime import timedelta
 
 import pytest
 import torch
 from torch import nn
 
+from hookline.distributed import get_rank
+from hookline.engine import SimpleTrainer, launch
 from hookline.engine.fully_sharded import create_fully_sharded_model, is_fully_sharded, unit_names
+from hookline.engine.launch_causes import LostContactError
 
 CASES = {
     "plain": {},
@@ -153,3 +158,34 @@ def test_refusals(sharded_runs, tmp_path):
         strict=True,
     ):
         assert words in text
+
+
+class Head(nn.Linear):
+    pass
+
+
+class RunsItsHeadOnRank0(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.mask_head = Head(4, 4), Head(4, 4)
+
+    def forward(self, batch):
+        out = self.body(torch.ones(2, 4))
+        return {"loss": (self.mask_head(out) if get_rank() == 0 else out).mean()}
+
+
+def train_it():
+    model = create_fully_sharded_model(RunsItsHeadOnRank0(), "cpu", units=["Head"])
+    SimpleTrainer(model, [[{}]] * 3, torch.optim.SGD(model.parameters(), 0.1)).train(0, 3)
+
+
+@pytest.mark.slow
+def test_a_unit_that_only_one_rank_runs_ends_the_run_and_is_named(capfd):
+    start = time.monotonic()
+    with pytest.raises(LostContactError, match=r"rank \d waited 8 s \(train\.env\.timeout_s\)"):
+        launch(train_it, 0, num_procs_per_machine=2, timeout=timedelta(seconds=8))
+    assert time.monotonic() - start < 90  # on an idle machine 17 s, of which the ranks wait 8
+    said = capfd.readouterr().err
+    for rank, unit in ((0, "mask_head"), (1, "body")):
+        assert f"rank {rank} stops at iteration 0: it lost contact with other ranks" in said
+        assert f"the unit that began last here was '{unit}'" in said
