@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from hookline.cli.notices import remembered
@@ -27,15 +28,19 @@ def parse_arguments(argv: list[str] | None = None, prog: str = "train_net.py") -
         The arguments, with every setting, also those of ``--cfg-options``, in ``opts``.
     """
     parser = default_argument_parser(prog)
-    args = parser.parse_intermixed_args(argv)
-    # `--resume train.max_iter=40` means `--resume` and a setting, unless there is a file of that name
-    if isinstance(args.resume, str) and "=" in args.resume and not Path(args.resume).exists():
-        args.opts.insert(0, args.resume)
-        args.resume = True
+    args = parser.parse_intermixed_args(_resume_last(sys.argv[1:] if argv is None else argv))
     args.opts += args.cfg_options
     args.cfg_options = []
     _refuse_contradictions(parser, args)
     return args
+
+
+def _resume_last(argv: list[str]) -> list[str]:
+    """Read `--resume train.max_iter=40` as `--resume` and a setting in its place, unless there is such a file."""
+    for place, (word, following) in enumerate(pairwise(argv)):
+        if word == "--resume" and "=" in following and not following.startswith("-") and not Path(following).exists():
+            return [*argv[:place], *argv[place + 1 :], word]
+    return argv
 
 
 def _refuse_contradictions(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

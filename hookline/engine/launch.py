@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from hookline.engine.launch_env import plan_launch
-from hookline.engine.launch_meet import serve_store
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
+from hookline.engine.launch_store import say, serve_store
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
 __all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "RendezvousError", "launch"]
@@ -113,7 +113,7 @@ def _join(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...]
     assert plan.local_rank is not None
     store = None
     if plan.rank == 0 and not plan.by_torchrun:
-        store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run)
+        store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run, say)
     place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
     with in_group(place, by_torchrun=plan.by_torchrun, store=store):
         main_func(*args)
@@ -126,7 +126,7 @@ def _spawn(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...
     work = pickle_for_children((main_func, args))
     address, store = plan.address, None
     if plan.machine_rank == 0:
-        store, address = serve_store(plan.address, waits.rendezvous_timeout)
+        store, address = serve_store(plan.address, waits.rendezvous_timeout, say=say)
     assert address is not None
     first_rank = plan.machine_rank * plan.local_size
     places = (

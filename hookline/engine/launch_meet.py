@@ -1,111 +1,20 @@
-"""The rendezvous: a store that the starter of machine 0 serves, and a roll call before the first collective."""
+"""The rendezvous: a roll call in the store that the starter of machine 0 serves, before the first collective."""
 
 import contextlib
-import errno
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import NoReturn
 
 import torch.distributed as dist
 
 from hookline.engine.launch_plan import LaunchError, RendezvousError
+from hookline.engine.launch_store import RUN, Notice, keep_quiet, place_name, reach_store
 
-__all__ = [
-    "connecting",
-    "meet",
-    "serve_store",
-    "torchrun_store",
-    "wait_for_connected",
-]
+__all__ = ["connecting", "meet", "wait_for_connected"]
 
 _SPREAD_S = 0.5
 _REFUSED = "hookline/refused"
-_RUN = "hookline/run"
-_BACKLOG = 4096  # all ranks come at once
-
-
-def serve_store(
-    address: tuple[str, int] | None, timeout: timedelta = timedelta(minutes=5), run: str = ""
-) -> tuple[dist.TCPStore, tuple[str, int]]:
-    """Open the store where the ranks of a run meet; it lives as long as the returned object.
-
-    Args:
-        address: Host and port; None for a free port of this machine. The port is held from here on, so that no other
-            program can take it before the ranks use it.
-        timeout: How long to try to reach this machine by its own address, which DNS may not know yet.
-        run: The name of the run, where it has one.
-
-    Returns:
-        The store, and its host and port.
-
-    Raises:
-        LaunchError: If the port is in use or the host is not this machine's.
-    """
-    if address is None:
-        listener = socket.create_server(("127.0.0.1", 0))
-        address = listener.getsockname()[:2]
-    else:
-        listener = _listener(address[1])
-        with contextlib.closing(listener):
-            _reach_oneself(address, timeout)
-            listener = listener.dup()
-    # it connects to itself by the host's name, deaf to Ctrl-C: hence the attempt before
-    store = dist.TCPStore(
-        address[0],
-        address[1],
-        is_master=True,
-        wait_for_workers=False,
-        timeout=timeout,
-        master_listen_fd=listener.detach(),
-    )
-    store.set(_RUN, run)
-    return store, address
-
-
-def _listener(port: int) -> socket.socket:
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
-    try:
-        return socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
-    except OSError as error:
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error})"
-        raise LaunchError(
-            f"port {port} {reason} on this machine: choose another one (--dist-url, MASTER_PORT), or --dist-url "
-            "auto for a free one on a single machine. If another machine of this run was started here as machine 0, "
-            "give this one its own --machine-rank"
-        ) from None
-
-
-def _reach_oneself(address: tuple[str, int], timeout: timedelta) -> None:
-    try:
-        _try_to_reach(address, time.monotonic() + timeout.total_seconds())
-    except OSError as error:
-        raise LaunchError(
-            f"machine 0 cannot reach itself at {address[0]}:{address[1]} within {timeout.total_seconds():g} s "
-            f"({error}): is {address[0]} its own address? --dist-url or MASTER_ADDR must name the machine that is "
-            "started as machine 0"
-        ) from None
-
-
-def torchrun_store(address: tuple[str, int], timeout: timedelta) -> dist.Store:
-    """Open the store that torchrun gives its processes.
-
-    Args:
-        address: Its host and port, for the message.
-        timeout: How long to wait for it.
-
-    Returns:
-        The store, with keys of its own for each restart.
-
-    Raises:
-        RendezvousError: If it cannot be reached.
-    """
-    try:
-        return next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
-    except dist.DistError as error:
-        raise RendezvousError(f"{_place(address)} of torchrun: {str(error).splitlines()[0]}") from None
 
 
 def meet(
@@ -116,6 +25,7 @@ def meet(
     timeout: timedelta,
     store: dist.Store | None = None,
     run: str = "",
+    say: Callable[[str], object] = keep_quiet,
 ) -> dist.Store:
     """Wait until all ranks have come and agree on what they are; the error names those that have not.
 
@@ -127,6 +37,7 @@ def meet(
         timeout: How long to wait.
         store: The store, if it is open already.
         run: The name of the run where others may have the same address, else "".
+        say: Called now and then with what is waited for.
 
     Returns:
         The store.
@@ -136,13 +47,15 @@ def meet(
         RendezvousError: If the store cannot be reached, is lost, or a rank does not come.
     """
     deadline = time.monotonic() + timeout.total_seconds()
-    store = store if store is not None else _client(address, deadline, timeout)
+    store = store if store is not None else reach_store(address, deadline, timeout, say)
     with _explained(address, rank):
         if run:
             _check_run(store, address, run)
-        _register(store, _place(address), rank, f"{world_size} ranks on {backend}")
-        if not _all_come(store, "rank", rank, world_size, deadline):
-            raise RendezvousError(f"{_place(address)}: {_who_is_missing(store, world_size, timeout)}")
+        _register(store, place_name(address), rank, f"{world_size} ranks on {backend}")
+        notice = Notice(lambda: say(f"{place_name(address)}: {_who_is_missing(store, world_size)}"))
+        if not _all_come(store, "rank", rank, world_size, deadline, notice if rank == 0 else None):
+            within = f" within {timeout.total_seconds():g} s"
+            raise RendezvousError(f"{place_name(address)}: {_who_is_missing(store, world_size, within)}")
     return store
 
 
@@ -186,13 +99,15 @@ def connecting(address: tuple[str, int], world_size: int, timeout: timedelta) ->
 
 def _unconnected(address: tuple[str, int], world_size: int, timeout: timedelta, reason: str = "") -> str:
     return (
-        f"{_place(address)}: all {world_size} ranks came, but they could not connect to each other within "
+        f"{place_name(address)}: all {world_size} ranks came, but they could not connect to each other within "
         f"{timeout.total_seconds():g} s{reason and f' ({reason})'}; can the machines reach each other on all ports? "
         "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the network"
     )
 
 
-def _all_come(store: dist.Store, what: str, rank: int, world_size: int, deadline: float) -> bool:
+def _all_come(
+    store: dist.Store, what: str, rank: int, world_size: int, deadline: float, notice: Notice | None = None
+) -> bool:
     """Note that this rank is so far, and wait for the others until the deadline."""
     store.set(f"hookline/{what}/{rank}", "1")
     if store.add(f"hookline/{what}s", 1) == world_size:
@@ -202,6 +117,8 @@ def _all_come(store: dist.Store, what: str, rank: int, world_size: int, deadline
             _refuse(store.get(_REFUSED).decode())
         if time.monotonic() > deadline:
             return False
+        if notice is not None:
+            notice.waited()
         time.sleep(0.05)
     return True
 
@@ -212,7 +129,7 @@ def _explained(address: tuple[str, int], rank: int) -> Iterator[None]:
         yield
     except dist.DistError as error:
         raise RendezvousError(
-            f"{_place(address)}: rank {rank} lost it while it waited for the others; machine 0 has ended "
+            f"{place_name(address)}: rank {rank} lost it while it waited for the others; machine 0 has ended "
             f"({str(error).splitlines()[0]})"
         ) from None
 
@@ -223,11 +140,11 @@ def _check_run(store: dist.Store, address: tuple[str, int], run: str) -> None:
     Raises:
         LaunchError: If it is one.
     """
-    found = store.get(_RUN).decode()
+    found = store.get(RUN).decode()
     if found != run:
         raise LaunchError(
-            f"{_place(address)}: there another run meets ({found or 'without a name'}), this one is {run}: give this "
-            "one a port of its own by MASTER_PORT or --dist-url"
+            f"{place_name(address)}: there another run meets ({found or 'without a name'}), this one is {run}: give "
+            "this one a port of its own by MASTER_PORT or --dist-url"
         )
 
 
@@ -256,40 +173,6 @@ def _refuse(message: str) -> NoReturn:
     raise LaunchError(message)
 
 
-def _who_is_missing(store: dist.Store, world_size: int, timeout: timedelta) -> str:
+def _who_is_missing(store: dist.Store, world_size: int, within: str = "") -> str:
     missing = [rank for rank in range(world_size) if not store.check([f"hookline/rank/{rank}"])]
-    return (
-        f"{world_size - len(missing)} of {world_size} ranks came within {timeout.total_seconds():g} s, missing: "
-        f"{', '.join(map(str, missing))}"
-    )
-
-
-def _place(address: tuple[str, int]) -> str:
-    return f"rendezvous at {address[0]}:{address[1]}"
-
-
-def _client(address: tuple[str, int], deadline: float, timeout: timedelta) -> dist.Store:
-    try:
-        _try_to_reach(address, deadline)  # machine 0 may still be starting
-    except OSError as error:
-        raise RendezvousError(
-            f"could not reach the {_place(address)} within {timeout.total_seconds():g} s "
-            f"({error}): is machine 0 started, and is its address right?"
-        ) from None
-    return dist.TCPStore(address[0], address[1], is_master=False, timeout=timeout)
-
-
-def _try_to_reach(address: tuple[str, int], deadline: float) -> None:
-    """Connect once, by the deadline.
-
-    Raises:
-        OSError: That of the last attempt.
-    """
-    while True:
-        try:
-            socket.create_connection(address, timeout=max(0.1, min(5.0, deadline - time.monotonic()))).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    return f"{world_size - len(missing)} of {world_size} ranks came{within}, missing: {', '.join(map(str, missing))}"

@@ -23,11 +23,12 @@ from hookline.distributed import set_local_place, set_timeouts
 from hookline.distributed_groups import connect
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_fork import pause_before_forks
-from hookline.engine.launch_meet import connecting, meet, torchrun_store, wait_for_connected
+from hookline.engine.launch_meet import connecting, meet, wait_for_connected
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_report import Teller, from_main
 from hookline.engine.launch_signals import follow_starter, obey_signals
+from hookline.engine.launch_store import keep_quiet, say, torchrun_store
 
 __all__ = ["RankPlace", "Waits", "in_group", "rank_main"]
 
@@ -101,14 +102,13 @@ def in_group(
     backend, waits = place.backend, place.waits
     device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
-    # one write, so that the lines of several ranks do not mix
-    sys.stderr.write(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}\n")
-    sys.stderr.flush()
+    say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
     with interface_towards(place.address):
         if by_torchrun:
             store = torchrun_store(place.address, waits.rendezvous_timeout)
         here = (place.address, place.rank, place.world_size)
-        store = meet(*here, backend, waits.rendezvous_timeout, store, place.run)
+        speaks = place.local_rank == 0  # else each rank of a machine would say the same
+        store = meet(*here, backend, waits.rendezvous_timeout, store, place.run, say if speaks else keep_quiet)
         try:
             _connect(place, store)
             causes = Causes(store, *here, waits.timeout)

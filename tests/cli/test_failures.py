@@ -104,9 +104,13 @@ TWO = ["--num-procs", "1", "--num-machines", "2"]
 def test_a_wrong_call_starts_nothing(tmp_path, monkeypatch, capfd, flags, variables, words):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *SMALL, *flags]) == 2
+    try:
+        code = main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *SMALL, *flags])
+    except SystemExit as stop:  # said before anything was imported
+        code = stop.code
+    assert code == 2
     error = capfd.readouterr().err.strip()
-    assert error.startswith("error: ")
+    assert error.removeprefix("train_net.py: ").startswith("error: ")
     assert "\n" not in error
     for word in words:
         assert word in error

@@ -20,6 +20,8 @@ def test_resume_takes_a_file_but_no_setting(tmp_path):
     assert parse_arguments(["--config-file", "r"]).resume is False
     args = parse_arguments(["--config-file", "r", "--resume", "train.max_iter=3"])
     assert (args.resume, args.opts) == (True, ["train.max_iter=3"])
+    args = parse_arguments(["--config-file", "r", "train.max_iter=9", "--resume", "train.max_iter=3", "a=1"])
+    assert (args.resume, args.opts) == (True, ["train.max_iter=9", "train.max_iter=3", "a=1"])
     file = tmp_path / "a=b.pth"
     file.write_bytes(b"")
     assert parse_arguments(["--config-file", "r", "--resume", str(file)]).resume == str(file)

@@ -25,9 +25,10 @@ from hookline import distributed as hd
 from hookline.engine import launch_rank, launch_watch
 from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError, launch
 from hookline.engine.launch_causes import LostContactError
-from hookline.engine.launch_meet import meet, serve_store
+from hookline.engine.launch_meet import meet
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_rank import RankPlace, Waits, in_group
+from hookline.engine.launch_store import serve_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from hookline.distributed_groups import WaitedTooLongError
 from hookline.engine import launch_causes
 from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
-from hookline.engine.launch_meet import serve_store
+from hookline.engine.launch_store import serve_store
 
 CLOSED = RuntimeError("[/builds/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:5")
 TIMED_OUT = RuntimeError("[/builds/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 7000ms for recv")

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from hookline.engine import launch_pulse
-from hookline.engine.launch_meet import serve_store
 from hookline.engine.launch_pulse import Pulse
+from hookline.engine.launch_store import serve_store
 
 
 @pytest.mark.parametrize(("world_size", "least", "most"), [(2, 3, 40), (8, 1, 2)])
