@@ -6,8 +6,9 @@ occupies no device and wakes no NCCL watchdog. Which gloo groups these are, and 
 `hookline.distributed_groups`.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -114,12 +115,18 @@ def synchronize(timeout: timedelta | None = None) -> None:
         dist.barrier(group=gloo_group(None, patient=True))
 
 
-def cpu_group() -> dist.ProcessGroup | None:
-    """Return a group of all ranks that moves CPU tensors and objects, None without a process group.
+@contextlib.contextmanager
+def cpu_group() -> Iterator[dist.ProcessGroup | None]:
+    """Give a group of all ranks that moves CPU tensors and objects while the block runs, None without a process group.
 
-    Ranks wait patiently there: what they write differs in size. All must ask for it together the first time.
+    Ranks wait patiently there: what they write differs in size. It serves code that makes collectives of its own; all
+    must ask for it together the first time.
     """
-    return gloo_group(None, patient=True) if _has_group() else None
+    if not _has_group():
+        yield None
+        return
+    with waiting(patient=True):
+        yield gloo_group(None, patient=True)
 
 
 def any_rank(flag: bool, *, patient: bool = False) -> bool:

@@ -123,12 +123,13 @@ def write_parts(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tens
     from hookline.distributed import cpu_group
 
     try:
-        dcp.save(
-            dict(tensors),
-            storage_writer=dcp.FileSystemWriter(folder),
-            planner=dcp.DefaultSavePlanner(flatten_state_dict=False),
-            process_group=cpu_group(),
-        )
+        with cpu_group() as group:
+            dcp.save(
+                dict(tensors),
+                storage_writer=dcp.FileSystemWriter(folder),
+                planner=dcp.DefaultSavePlanner(flatten_state_dict=False),
+                process_group=group,
+            )
     except dcp.CheckpointException as error:
         reasons = "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in sorted(error.failures.items()))
         raise CheckpointError(f"could not write {folder}: {reasons}") from error

@@ -202,11 +202,12 @@ def _note_unit(model: nn.Module, name: str, *unused: Any) -> None:
 
 def _send_weights(model: nn.Module) -> None:
     """Give all ranks the parameters and buffers of rank 0."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        held = tensor.detach().contiguous()
-        dist.broadcast(_as_bytes(held), 0, group=cpu_group() if held.device.type == "cpu" else None)
-        if held.data_ptr() != tensor.data_ptr():
-            tensor.detach().copy_(held)
+    with cpu_group() as group:
+        for tensor in (*model.parameters(), *model.buffers()):
+            held = tensor.detach().contiguous()
+            dist.broadcast(_as_bytes(held), 0, group=group if held.device.type == "cpu" else None)
+            if held.data_ptr() != tensor.data_ptr():
+                tensor.detach().copy_(held)
 
 
 def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:

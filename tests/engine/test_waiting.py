@@ -107,6 +107,31 @@ def test_a_patient_wait_notices_a_rank_that_is_gone_without_a_word():
     assert time.monotonic() - start < 120
 
 
+def write_with_rank_1_stopped(folder):
+    import torch.distributed.checkpoint as dcp
+
+    from hookline.engine.checkpoint_shards import write_parts
+
+    if hd.get_rank() == 1:
+        dcp.FileSystemWriter.write_data = lambda *args: os.kill(os.getpid(), signal.SIGSTOP)
+    write_parts(folder, {"a": torch.ones(4)})
+
+
+def send_weights_to_rank_1_stopped(folder):
+    from hookline.engine.fully_sharded import create_fully_sharded_model
+
+    if hd.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    create_fully_sharded_model(Sum(), "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("main", [write_with_rank_1_stopped, send_weights_to_rank_1_stopped])
+def test_so_does_one_in_torchs_own_code(tmp_path, main):
+    with pytest.raises(LostContactError, match=r"rank\(s\) 1 was not heard for 3 s \(train\.env\.timeout_s\)"):
+        on_two(main, str(tmp_path), eval_timeout_s=40)
+
+
 def each_kind():
     slow()
     assert hd.all_gather(hd.get_rank(), patient=True) == [0, 1]
