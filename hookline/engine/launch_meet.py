@@ -21,7 +21,7 @@ def meet(
     address: tuple[str, int],
     rank: int,
     world_size: int,
-    backend: str,
+    means: str,
     timeout: timedelta,
     store: dist.Store | None = None,
     run: str = "",
@@ -33,7 +33,7 @@ def meet(
         address: Host and port of the store.
         rank: This rank.
         world_size: How many are expected.
-        backend: What all of them must use.
+        means: What all of them must use, such as "GPUs by nccl".
         timeout: How long to wait.
         store: The store, if it is open already.
         run: The name of the run where others may have the same address, else "".
@@ -51,7 +51,7 @@ def meet(
     with _explained(address, rank):
         if run:
             _check_run(store, address, run)
-        _register(store, place_name(address), rank, f"{world_size} ranks on {backend}")
+        _register(store, place_name(address), rank, f"{world_size} ranks on {means}")
         notice = Notice(lambda: say(f"{place_name(address)}: {_who_is_missing(store, world_size)}"))
         if not _all_come(store, "rank", rank, world_size, deadline, notice if rank == 0 else None):
             within = f" within {timeout.total_seconds():g} s"

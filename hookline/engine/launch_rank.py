@@ -78,6 +78,11 @@ class RankPlace:
     run: str = ""
     start_method: str | None = None
 
+    @property
+    def means(self) -> str:
+        """Where the rank computes and by what it talks to others, in which all must agree."""
+        return f"{'GPUs' if self.use_gpu else 'the CPU'} by {self.backend}"
+
 
 @contextlib.contextmanager
 def in_group(
@@ -108,7 +113,7 @@ def in_group(
             store = torchrun_store(place.address, waits.rendezvous_timeout)
         here = (place.address, place.rank, place.world_size)
         speaks = place.local_rank == 0  # else each rank of a machine would say the same
-        store = meet(*here, backend, waits.rendezvous_timeout, store, place.run, say if speaks else keep_quiet)
+        store = meet(*here, place.means, waits.rendezvous_timeout, store, place.run, say if speaks else keep_quiet)
         try:
             _connect(place, store)
             causes = Causes(store, *here, waits.timeout)

@@ -419,7 +419,7 @@ def place():
 
 
 def test_a_rank_that_came_but_cannot_be_connected_to_is_told_in_time(place, capfd):
-    threading.Thread(target=meet, args=(place.address, 1, 2, "gloo", timedelta(seconds=5))).start()
+    threading.Thread(target=meet, args=(place.address, 1, 2, place.means, timedelta(seconds=5))).start()
     start = time.monotonic()
     with (
         pytest.raises(RendezvousError, match=r"all 2 ranks came, but.*within 2 s \(.*GLOO_SOCKET_IFNAME"),
@@ -427,6 +427,23 @@ def test_a_rank_that_came_but_cannot_be_connected_to_is_told_in_time(place, capf
     ):
         pass
     assert time.monotonic() - start < 30
+
+
+def test_a_rank_with_a_gpu_and_one_without_do_not_train_together(place, capfd):
+    on_gpu = replace(place, use_gpu=True)  # the backend is the same
+
+    def come():
+        with contextlib.suppress(LaunchError):
+            meet(place.address, 1, 2, on_gpu.means, timedelta(seconds=5))
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    with (
+        pytest.raises(LaunchError, match=r"expects 2 ranks on (the CPU|GPUs) by gloo, another one expects 2 ranks on"),
+        in_group(place),
+    ):
+        pass
+    thread.join()
 
 
 def test_the_group_is_gone_when_a_rank_does_not_get_so_far(place, monkeypatch, capfd):
