@@ -28,6 +28,7 @@ def report(error: Exception) -> int:
         2 for a wrong call or recipe, 1 for a failed run.
     """
     from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError  # imports torch
+    from hookline.engine.launch_report import noted_rank, traceback_of
 
     refused = isinstance(error, LaunchError) and not isinstance(error, RendezvousError)
     if isinstance(error, ConfigError | UsageError) or refused:
@@ -37,10 +38,13 @@ def report(error: Exception) -> int:
     if _is_explained(error) and _is_of_the_recipe(error):
         print(describe(error), file=sys.stderr)
         return 2
+    rank = cause.rank if isinstance(cause, RankFailedError) else noted_rank(error)
     if _is_explained(error):
-        print(describe(error, cause.rank if isinstance(cause, RankFailedError) else None), file=sys.stderr)
+        print(describe(error, rank), file=sys.stderr)
     elif isinstance(cause, RankFailedError):
         print(f"error: {cause}", file=sys.stderr)  # with the traceback of the rank
+    elif rank is not None:
+        print(f"error: rank {rank} failed:\n{traceback_of(error)}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     return 1

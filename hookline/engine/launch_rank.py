@@ -26,7 +26,7 @@ from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, wait_for_connected
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
-from hookline.engine.launch_report import Teller, from_main
+from hookline.engine.launch_report import Teller, from_main, note_rank
 from hookline.engine.launch_signals import follow_starter, obey_signals
 from hookline.engine.launch_store import keep_quiet, say, torchrun_store
 
@@ -120,7 +120,7 @@ def in_group(
             set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(place.address, place.rank, place.world_size, waits.timeout.total_seconds(), give_up)
-            with pulse, _told(causes, on_failure), causes.watched(on_failure):
+            with pulse, _told(place.rank, causes, on_failure), causes.watched(on_failure):
                 yield
         finally:
             set_local_place(None)
@@ -147,7 +147,7 @@ def _connect(place: RankPlace, store: dist.Store) -> None:
 
 
 @contextlib.contextmanager
-def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
+def _told(rank: int, causes: Causes, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
     """Let the other ranks and the starter know of a failure; one that another rank caused is explained by that."""
     try:
         yield
@@ -155,12 +155,14 @@ def _told(causes: Causes, on_failure: Callable[[BaseException], object]) -> Iter
         if has_lost_contact(error):
             explained = causes.explain(error)
             explained.__cause__ = where = error.with_traceback(from_main(error))  # where this rank was waiting
+            note_rank(explained, rank)
             on_failure(explained)
             raise explained from where
         if isinstance(error, SystemExit) and not error.code:
             causes.leave()
         else:
             causes.tell(error)
+            note_rank(error, rank)
             on_failure(error)
         raise
     else:

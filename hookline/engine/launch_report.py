@@ -11,9 +11,10 @@ from types import TracebackType
 
 from hookline.engine.launch_causes import LostContactError
 
-__all__ = ["Ending", "Teller", "from_main"]
+__all__ = ["Ending", "Teller", "from_main", "note_rank", "noted_rank", "traceback_of"]
 
 _CALLER = "hookline.engine.launch_rank"
+_NOTED = "hookline_rank"
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,34 @@ def _ending(rank: int, error: BaseException) -> Ending:
     if isinstance(error, KeyboardInterrupt):
         return Ending(rank, "interrupt", 128 + signal.SIGINT, time.time())
     kind = "lost" if isinstance(error, LostContactError) else "error"
-    return Ending(rank, kind, 1, time.time(), _traceback(error), _pickled(error))
+    return Ending(rank, kind, 1, time.time(), traceback_of(error), _pickled(error))
 
 
-def _traceback(error: BaseException) -> str:
+def note_rank(error: BaseException, rank: int) -> None:
+    """Remember on an error which rank raised it: under torchrun and srun all ranks write to one console.
+
+    Args:
+        error: What was raised.
+        rank: The rank.
+    """
+    error.__dict__.setdefault(_NOTED, rank)
+
+
+def noted_rank(error: BaseException) -> int | None:
+    """Return what :func:`note_rank` noted, None if nothing was.
+
+    Args:
+        error: What was raised.
+    """
+    return error.__dict__.get(_NOTED)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Write an error with its traceback from where the main function begins.
+
+    Args:
+        error: What was raised in the main function, or around it.
+    """
     return "".join(traceback.format_exception(type(error), error, from_main(error)))
 
 

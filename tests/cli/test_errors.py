@@ -7,6 +7,7 @@ import pytest
 from hookline.cli.errors import report
 from hookline.engine.checkpoint_errors import CheckpointError
 from hookline.engine.launch import RankFailedError
+from hookline.engine.launch_report import note_rank
 
 
 def of_rank(error: Exception, rank: int) -> Exception:
@@ -30,6 +31,19 @@ def of_rank(error: Exception, rank: int) -> Exception:
 def test_the_rank_is_named(error, printed, capsys):
     assert report(of_rank(error, 5)) == 1
     assert capsys.readouterr().err.strip() == printed
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        (CheckpointError("no such file"), "error: rank 5: no such file\n"),
+        (KeyError("a"), "error: rank 5 failed:\nKeyError: 'a'\n"),
+    ],
+)
+def test_so_is_one_that_this_process_is(error, printed, capsys):
+    note_rank(error, 5)
+    assert report(error) == 1
+    assert capsys.readouterr().err.rstrip("\n") == printed.rstrip("\n")
 
 
 def test_of_one_process_the_words_suffice(capsys):

@@ -28,6 +28,7 @@ from hookline.engine.launch_causes import LostContactError
 from hookline.engine.launch_meet import meet
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_rank import RankPlace, Waits, in_group
+from hookline.engine.launch_report import noted_rank
 from hookline.engine.launch_store import serve_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
@@ -444,6 +445,12 @@ def test_a_rank_with_a_gpu_and_one_without_do_not_train_together(place, capfd):
     ):
         pass
     thread.join()
+
+
+def test_a_rank_is_noted_on_what_it_raises(place, capfd):
+    with pytest.raises(KeyError) as found, in_group(replace(place, world_size=1)):
+        raise KeyError("a")
+    assert noted_rank(found.value) == 0
 
 
 def test_the_group_is_gone_when_a_rank_does_not_get_so_far(place, monkeypatch, capfd):
