@@ -95,7 +95,8 @@ class TestByName:
         assert found["table"] == {"lr": 1.0, "weight_decay": 0.01}
 
     def test_a_rule_hidden_by_longer_ones_is_fine(self, model):
-        get_param_groups_by_name(model, 1.0, 0.0, {"tabl": {"lr_factor": 0.1}, "table": {"lr_factor": 0.2}})
+        rules = {"tabl": {"lr_factor": 0.1}, "table": {"lr_factor": 0.2}}
+        assert settings(get_param_groups_by_name(model, 1.0, 0.0, rules), model)["table"]["lr"] == 0.2
 
     def test_of_equally_long_rules_the_first_in_the_alphabet_counts(self, model):
         rules = {"weight": {"lr_factor": 0.2}, "linear": {"lr_factor": 0.3}, "head.w": {"lr_factor": 0.5}}
