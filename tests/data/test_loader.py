@@ -43,6 +43,7 @@ def as_bytes(batches):
     return [[pickle.dumps((s["id"], s["noise"], s["image"].numpy().tobytes())) for s in batch] for batch in batches]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")  # on a machine with two cores
 def test_batches_do_not_depend_on_the_workers():
     expected = as_bytes(take(train(), 14))
     for workers in (2, 3):

@@ -14,6 +14,9 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 from hookline.engine import UnsafeCheckpointError
 from hookline.engine.checkpoint_shards import read_parts
 
+# torch says so although `no_dist` asks for it
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
+
 
 class Python3110Pickler(pickle.Pickler):
     """Pickles the members of an Enum as Python 3.11.0 to 3.11.3 do, and later ones do not."""

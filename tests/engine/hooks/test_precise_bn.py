@@ -73,6 +73,7 @@ def test_the_true_mean_and_variance(stream, compiled):
         torch.testing.assert_close(measured[f"{norm}.running_var"].double(), values.var(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # fvcore uses it
 def test_as_fvcores_where_batches_are_of_one_size(stream):
     from fvcore.nn.precise_bn import update_bn_stats as reference
 
