@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,21 +16,8 @@ from hookline.cli.averages import build_averages, check_averages, with_averages
 from hookline.cli.errors import UsageError
 from hookline.cli.settings import load_settings
 from hookline.cli.train import main, parse_arguments
-from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine.hooks import EMAHook, SWAHook
-
-RECIPE = "balloon/mask_rcnn_tiny.py"
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-]
-PROGRAM = Path(__file__).parents[2] / "train_net.py"
+from small_runs import PROGRAM, RECIPE, SMALL
 
 
 def settings(**train):
@@ -83,7 +69,7 @@ def test_a_quick_check_reaches_the_averages():
 def test_a_start_beyond_the_end_is_refused_in_epochs_too(run, tmp_path, capfd):
     epochs = ["--no-validate", "train.max_iter=null", "train.max_epochs=1", "train.swa={start: 100}"]
     assert run("out", *epochs) == 2
-    assert "train.swa.start=100 is beyond the end of the run, its 3 iterations" in capfd.readouterr().err
+    assert "train.swa.start=100 is beyond the end of the run, its 4 iterations" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -108,16 +94,8 @@ def test_what_is_evaluated(evaluate, ready, expected):
     assert model.weight == 1.0
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=5, num_val=2)
-    return root
-
-
 @pytest.fixture
-def run(drawn, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+def run(datasets, tmp_path):
     return lambda folder, *more: main(["--config-file", RECIPE, "--work-dir", str(tmp_path / folder), *SMALL, *more])
 
 
@@ -152,16 +130,13 @@ def test_a_run_evaluates_and_saves_its_averages(run, tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_averages_after_a_kill_are_those_of_a_run_that_was_not_killed(drawn, tmp_path):
-    environment = {**os.environ, "HOOKLINE_DATASETS": str(drawn), "OMP_NUM_THREADS": "1"}
+def test_averages_after_a_kill_are_those_of_a_run_that_was_not_killed(datasets, one_thread, tmp_path):
     setting = ["train.ema={half_life: 3}", "train.swa={start: 2, period: 2, evaluate: beside}", "train.max_iter=12"]
     setting += ["train.checkpointer.period=2", "train.eval_period=0", "train.precise_bn={period: 3, num_iter: 2}"]
 
     def start(folder):
         work = ["--config-file", RECIPE, "--work-dir", tmp_path / folder, "--resume", "--no-validate", *SMALL, *setting]
-        return subprocess.Popen(
-            [sys.executable, PROGRAM, *work], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen([sys.executable, PROGRAM, *work], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     whole = start("whole")
     assert whole.wait(timeout=300) == 0

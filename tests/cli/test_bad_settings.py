@@ -3,16 +3,8 @@
 import pytest
 
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import RECIPE, SMALL
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "train.device=cpu",
-    "train.precision=fp32",
-    "train.max_iter=4",
-]
 STEPS = "lr_multiplier.scheduler={_target_: hookline.engine.schedule.MultiStepParamScheduler, num_updates: 90, %s}"
 CONSTANT = "{_target_: hookline.engine.schedule.ConstantParamScheduler, value: 1.0}"
 GROUPS = (
@@ -66,19 +58,13 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=3, num_val=1)
-    return root
-
-
 @pytest.mark.parametrize(("overrides", "words"), CASES)
-def test_a_mistake_ends_with_2_names_its_key_and_trains_nothing(drawn, monkeypatch, tmp_path, capfd, overrides, words):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+def test_a_mistake_ends_with_2_names_its_key_and_trains_nothing(
+    datasets, monkeypatch, tmp_path, capfd, overrides, words
+):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    argv = ["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(tmp_path / "run"), "--no-validate"]
-    assert main([*argv, *SMALL, *overrides]) == 2
+    argv = ["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), "--no-validate"]
+    assert main([*argv, *SMALL, "train.max_iter=4", *overrides]) == 2
     err = capfd.readouterr().err
     assert err.count("error: ") == 1
     assert words in err[err.index("error: ") :]

@@ -12,9 +12,9 @@ from torch import nn
 from hookline.cli.compilation import check_compile, compile_modules
 from hookline.cli.errors import UsageError
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine import SimpleTrainer
 from hookline.engine.hooks import EMAHook
+from small_runs import RECIPE, SMALL
 
 
 class Model(nn.Module):
@@ -108,17 +108,9 @@ def test_it_is_compiled_indeed():
 
 
 @pytest.mark.slow
-def test_a_run_with_a_compiled_backbone(tmp_path, monkeypatch, capfd):
-    generate_balloons(tmp_path / "data", num_train=4, num_val=2)
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(tmp_path / "data"))
+def test_a_run_with_a_compiled_backbone(datasets, tmp_path, capfd):
     small = [
-        "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-        "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-        "dataloader.train.total_batch_size=2",
-        "dataloader.train.num_workers=0",
-        "dataloader.test.num_workers=0",
-        "train.device=cpu",
-        "train.precision=fp32",
+        *SMALL,
         "train.max_iter=2",
         "train.ema={decay: 0.5, evaluate: beside}",
         "train.precise_bn={num_iter: 2}",
@@ -126,7 +118,7 @@ def test_a_run_with_a_compiled_backbone(tmp_path, monkeypatch, capfd):
     ]
 
     def run(folder, *more):
-        return main(["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(tmp_path / folder), *small, *more])
+        return main(["--config-file", RECIPE, "--work-dir", str(tmp_path / folder), *small, *more])
 
     assert run("plain", "train.compile={target: backbon, backend: eager}") == 2
     assert "did you mean backbone" in capfd.readouterr().err

@@ -8,34 +8,13 @@ import pytest
 import torch
 
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import RECIPE, SMALL
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=2",
-    "train.device=cpu",
-    "train.precision=fp32",
-]
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=7, num_val=3)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def datasets(drawn, monkeypatch):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+pytestmark = pytest.mark.usefixtures("datasets")
 
 
 def run(work_dir, *more):
-    return main(["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(work_dir), *SMALL, *more])
+    return main(["--config-file", RECIPE, "--work-dir", str(work_dir), *SMALL, "train.log_period=2", *more])
 
 
 def digest(file):

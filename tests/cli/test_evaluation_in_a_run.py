@@ -1,28 +1,26 @@
 """Evaluation in a run, as the settings say: periods, best checkpoints, early stopping, validation loss; refusals."""
 
 import hashlib
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
+import quality_parts
 from hookline.cli import job
 from hookline.cli.settings import load_settings
 from hookline.cli.train import main, parse_arguments
-from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine.hooks import CallbackHook
+from small_runs import RECIPE, SMALL
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy(tmp_path):
     """Run the recipe of ``quality_parts``; gives the exit code and which metric was recorded when."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
     recipe = tmp_path / "recipe.py"
 
     def toy(*options, folder="run", more=""):
-        recipe.write_text(importlib.import_module("quality_parts").RECIPE + more)
+        recipe.write_text(quality_parts.RECIPE + more)
         code = main(["--config-file", str(recipe), "--work-dir", str(tmp_path / folder), *options])
         file = tmp_path / folder / "metrics.json"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -53,7 +51,7 @@ def test_an_evaluation_each_epoch_falls_on_its_end(toy, tmp_path):
 
 def test_a_period_on_the_command_line_replaces_that_of_the_recipe():
     def load(*options):
-        return load_settings(parse_arguments(["--config-file", "balloon/mask_rcnn_tiny.py", *options])).train
+        return load_settings(parse_arguments(["--config-file", RECIPE, *options])).train
 
     train = load("train.eval_period_epochs=5", "train.checkpointer.period_epochs=2")
     assert (train.eval_period, train.eval_period_epochs) == (None, 5)
@@ -202,26 +200,6 @@ def test_a_metric_that_could_not_be_checked_is_warned_of(toy, tmp_path):
     assert "no metric 'toy/APP' to choose the best checkpoint by; there are: " in (tmp_path / "run/log.txt").read_text()
 
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-    "train.max_iter=4",
-]
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=5, num_val=3)
-    return root
-
-
 def digest(trainer):
     """Hash parameters, gradients, buffers (also those that are not saved) and the optimizer's state."""
     sha = hashlib.sha256()
@@ -236,9 +214,8 @@ def digest(trainer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_mask_rcnn_does_not_notice_the_validation_loss(drawn, tmp_path, monkeypatch, norm):
+def test_mask_rcnn_does_not_notice_the_validation_loss(datasets, tmp_path, monkeypatch, norm):
     """Must show 3: in front of and behind every measurement, and in the next step, all is bit for bit the same."""
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
     hooks, notes = job.default_hooks, []
     note = CallbackHook(before_step=lambda t: notes.append(digest(t)) if t.iter else None)
     monkeypatch.setattr(job, "default_hooks", lambda parts: [*hooks(parts), note])
@@ -247,7 +224,7 @@ def test_mask_rcnn_does_not_notice_the_validation_loss(drawn, tmp_path, monkeypa
     for name, more in {"without": [], "with": ["train.validation_loss={period: 1}"]}.items():
         notes.clear()
         work = ["--work-dir", str(tmp_path / name), "train.eval_period=0", "train.eval_after_train=false"]
-        assert main(["--config-file", "balloon/mask_rcnn_tiny.py", *work, *SMALL, *norms, *more]) == 0
+        assert main(["--config-file", RECIPE, *work, *SMALL, "train.max_iter=4", *norms, *more]) == 0
         content = torch.load(tmp_path / name / "model_final.pth", weights_only=True)
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.json").read_text().splitlines()]
         losses = [{k: v for k, v in line.items() if "loss" in k and "validation" not in k} for line in lines]
@@ -263,9 +240,8 @@ def test_mask_rcnn_does_not_notice_the_validation_loss(drawn, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_metrics_of_mask_rcnn_are_those_that_were_listed(drawn, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
-    run = ["--config-file", "balloon/mask_rcnn_tiny.py", *SMALL, "train.max_iter=2", "train.eval_period=1"]
+def test_metrics_of_mask_rcnn_are_those_that_were_listed(datasets, tmp_path, capsys):
+    run = ["--config-file", RECIPE, *SMALL, "train.max_iter=2", "train.eval_period=1"]
     assert main([*run, "--work-dir", str(tmp_path / "wrong"), BEST + "segm/AR"]) == 2
     listed = capsys.readouterr().err.split("There will be: ")[1].split(";")[0].split(", ")
     assert main([*run, "--work-dir", str(tmp_path / "right"), BEST + "segm/AP50", "train.validation_loss={}"]) == 0

@@ -3,7 +3,6 @@
 The runs are ``train_net.py`` with a recipe of a user's own, whose model (``faulty_model.py``) fails where it is told.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -13,23 +12,16 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from child_processes import whole_session
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import PROGRAM, RECIPE, SMALL
 
-PROGRAM = Path(__file__).parents[2] / "train_net.py"
-RECIPE = "balloon/mask_rcnn_tiny.py"
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
+OFTEN = [
+    *SMALL,
     "dataloader.train.num_workers=1",
     "dataloader.test.num_workers=1",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
     "train.max_iter=6",
     "train.eval_period=4",
     "train.checkpointer.period=2",
@@ -42,22 +34,13 @@ model["_target_"] = FaultyRCNN
 LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "PORT", "NNODES", "NODE_RANK")
 
 BOUND_S = 60.0  # from the failure to the end of all processes; on an idle machine 2 to 5 s
-WORKERS_S = 10.0  # what data workers may need after that
 START_S = 400.0
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=4, num_val=3)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def environment(drawn, monkeypatch):
+def environment(datasets, monkeypatch):
     for name in LAUNCH_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -105,7 +88,7 @@ def test_a_wrong_call_starts_nothing(tmp_path, monkeypatch, capfd, flags, variab
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     try:
-        code = main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *SMALL, *flags])
+        code = main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *OFTEN, *flags])
     except SystemExit as stop:  # said before anything was imported
         code = stop.code
     assert code == 2
@@ -121,22 +104,12 @@ def test_a_port_in_use_is_a_wrong_call(tmp_path, capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         where = ["--num-procs", "2", "--dist-url", f"tcp://127.0.0.1:{port}"]
-        assert main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *SMALL, *where]) == 2
+        assert main(["--config-file", RECIPE, "--work-dir", str(tmp_path / "run"), *OFTEN, *where]) == 2
     error = capfd.readouterr().err.strip()
     assert error.startswith(
         f"error: port {port} is in use on this machine: choose another one (--dist-url, MASTER_PORT)"
     )
     assert "\n" not in error
-
-
-def session(number) -> list[psutil.Process]:
-    """All living processes of a session."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 class Run:
@@ -146,10 +119,10 @@ class Run:
         self.fault = folder / "fault"
         self.fault.unlink(missing_ok=True)
         (folder / "recipe.py").write_text(FAULTY_RECIPE)
-        more = ["--config-file", str(folder / "recipe.py"), "--work-dir", str(folder / "run"), *SMALL, *arguments]
+        more = ["--config-file", str(folder / "recipe.py"), "--work-dir", str(folder / "run"), *OFTEN, *arguments]
         how = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if torchrun else []
         self.program = subprocess.Popen(
-            [sys.executable, *how, str(PROGRAM), *more, *([] if torchrun else ["--num-procs", "2"])],
+            [sys.executable, *how, PROGRAM, *more, *([] if torchrun else ["--num-procs", "2"])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -158,7 +131,7 @@ class Run:
                 **os.environ,
                 "FAULT": fault,
                 "FAULT_FOLDER": str(folder),
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+                "PYTHONPATH": os.pathsep.join(sys.path),
             },
         )
 
@@ -171,18 +144,9 @@ class Run:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the end of all processes; return exit code, output and errors."""
-        try:
+        with whole_session(self.program):
             output, errors = self.program.communicate(timeout=BOUND_S if self.fault.exists() else START_S)
-            deadline = time.monotonic() + WORKERS_S
-            while (left := session(self.program.pid)) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not left, f"still there: {[process.cmdline() for process in left]}"
-            return self.program.returncode, output, errors
-        finally:
-            for process in session(self.program.pid):
-                process.kill()
-            self.program.kill()
-            self.program.communicate()
+        return self.program.returncode, output, errors
 
 
 def without_places(errors: str) -> str:

@@ -8,44 +8,17 @@ import torch
 
 from hookline.cli.consolidate import run as consolidate
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine import launch
 from hookline.engine.checkpoint_read import read_checkpoint
+from small_runs import RECIPE, SMALL
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-    "train.checkpointer.period=2",
-    "optimizer.lr=1e-3",
-]
-RECIPE = "balloon/mask_rcnn_tiny.py"
+PERIODS = ["train.checkpointer.period=2", "optimizer.lr=1e-3"]
 
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=4, num_val=3)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def datasets(drawn, monkeypatch):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # another number of threads adds up in another order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("datasets", "one_thread")
 
 
 def run(work_dir, *more):
-    return main(["--config-file", RECIPE, "--work-dir", str(work_dir), *SMALL, *map(str, more)])
+    return main(["--config-file", RECIPE, "--work-dir", str(work_dir), *SMALL, *PERIODS, *map(str, more)])
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from hookline.configs.common.train import train as defaults
 from hookline.engine import Checkpointer, SimpleTrainer
 from hookline.engine.losses import NonFiniteError
 from hookline.engine.triggers import DeadlineTrigger
-
-PROGRAM = Path(__file__).parents[2] / "train_net.py"
+from small_runs import PROGRAM
 
 PARTS = '''
 import torch
@@ -280,7 +279,7 @@ def test_by_default_the_run_ends_and_says_what_would_help(recipe, tmp_path, caps
 
 def two_ranks(recipe, folder, *overrides):
     root = Path(recipe).parent
-    path = os.pathsep.join([str(root), str(PROGRAM.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(root), str(Path(PROGRAM).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, PROGRAM, "--config-file", recipe, "--work-dir", folder, "--no-validate", "--num-procs", "2",
          *overrides],

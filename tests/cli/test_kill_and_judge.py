@@ -1,13 +1,11 @@
 """Best checkpoints and early stopping through ``kill -9`` and ``--resume``: as if the run had never been killed."""
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
 
 DRIVER = """
 import contextlib, hashlib, json, multiprocessing, os, signal, sys
@@ -119,7 +117,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 def test_a_killed_run_is_judged_as_one_that_was_not(tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
-    path = f"{HERE}:{HERE.parents[1]}"
+    path = os.pathsep.join(sys.path)
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, tmp_path / "driver.py", tmp_path], env=environment, capture_output=True, text=True, timeout=600

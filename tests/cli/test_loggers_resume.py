@@ -6,12 +6,12 @@ import signal
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-HERE = Path(__file__).parent
+import tiny_parts
+
 CLOCKS = {"time", "data_time", "eta_seconds"}  # no two runs agree on these
 MORE = {
     "OMP_NUM_THREADS": "1",
@@ -24,20 +24,15 @@ MORE = {
 @pytest.fixture
 def train(tmp_path):
     recipe = tmp_path / "recipe.py"
-    sys.path.insert(0, str(HERE))
-    from tiny_parts import RECIPE
-
-    sys.path.remove(str(HERE))
-    recipe.write_text(RECIPE)
+    recipe.write_text(tiny_parts.RECIPE)
 
     def train(folder, *options, loggers=True, **environment):
         mlflow = f"{{tracking_uri: 'sqlite:///{folder}.db', experiment: toys, artifact_location: '{folder}_files'}}"
         services = (f"train.loggers.mlflow={mlflow}", "train.loggers.wandb={project: toys}") if loggers else ()
-        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         flags = ["--config-file", recipe, "--work-dir", folder]
         return subprocess.run(
             [sys.executable, "-m", "hookline.cli.train", *flags, *services, *options],
-            env={**os.environ, **MORE, "PYTHONPATH": path, **environment},
+            env={**os.environ, **MORE, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
             capture_output=True,
             text=True,
             timeout=240,

@@ -9,37 +9,19 @@ import torch
 
 from hookline.cli import job
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
 from hookline.engine.hooks import CallbackHook
+from small_runs import RECIPE, SMALL
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-    "train.checkpointer.period=2",
-]
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=5, num_val=2)
-    return root
+OFTEN = [*SMALL, "train.checkpointer.period=2"]
 
 
 @pytest.fixture
-def run(drawn, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
+def run(datasets, monkeypatch, tmp_path):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def run(*more, folder="run"):
-        arguments = ["--config-file", "balloon/mask_rcnn_tiny.py", "--work-dir", str(tmp_path / folder)]
-        return main([*arguments, "--resume", *SMALL, *more])
+        arguments = ["--config-file", RECIPE, "--work-dir", str(tmp_path / folder)]
+        return main([*arguments, "--resume", *OFTEN, *more])
 
     return run
 

@@ -1,46 +1,17 @@
 """The command line on several processes and machines, and the linear rule over a resume."""
 
 import json
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from child_processes import ends_of, free_port
 from hookline.cli.train import main
-from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import PROGRAM, RECIPE, SMALL
 
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    "dataloader.train.total_batch_size=2",
-    "dataloader.train.num_workers=0",
-    "dataloader.test.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-]
-RECIPE = "balloon/mask_rcnn_tiny.py"
-PROGRAM = Path(__file__).parents[2] / "train_net.py"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=4, num_val=3)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def datasets(drawn, monkeypatch):
-    monkeypatch.setenv("HOOKLINE_DATASETS", str(drawn))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # another number of threads adds up in another order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("datasets", "one_thread")
 
 
 def run(work_dir, *more, recipe=RECIPE):
@@ -79,22 +50,15 @@ def test_an_unknown_option_of_several_processes_is_named(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_machines_with_different_recipes_do_not_start(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    url = f"tcp://127.0.0.1:{free_port()}"
     machines = []
     for rank in range(2):
         place = ["--num-procs", "1", "--num-machines", "2", "--machine-rank", str(rank), "--dist-url", url]
         setting = [f"optimizer.lr={rank + 1}e-3", "train.max_iter=1", *SMALL]
         command = [sys.executable, PROGRAM, "--config-file", RECIPE, "--work-dir", tmp_path / "run", *place, *setting]
         machines.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    try:
-        outputs = [machine.communicate(timeout=240)[0] for machine in machines]
-    finally:
-        for machine in machines:
-            machine.kill()
-            machine.wait()
-    for machine, output in zip(machines, outputs, strict=True):
-        assert machine.returncode == 2, output
+    for code, output in ends_of(machines, timeout=240):
+        assert code == 2, output
         assert "optimizer.lr: 0.001 on rank 0, 0.002 on rank 1" in output
         assert "Traceback" not in output
     assert not (tmp_path / "run" / "config.yaml").exists()

@@ -3,21 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import PROGRAM, SMALL
 
-PROGRAM = Path(__file__).parents[2] / "train_net.py"
-SMALL = [
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.train.num_workers=0",
-    "train.log_period=1",
-    "train.device=cpu",
-    "train.precision=fp32",
-]
 PLAIN = """
 from hookline.config import LazyCall as L
 from hookline.configs.balloon.mask_rcnn_tiny import dataloader, lr_multiplier, optimizer, train
@@ -32,18 +23,11 @@ model["_target_"] = UnevenRCNN
 BOUND_S = 400.0  # 15 to 30 s on an idle machine
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    generate_balloons(root, num_train=9, num_val=1)
-    return root
-
-
 def train(folder, drawn, recipe, processes, *arguments, **variables):
     """Train in processes of their own; return exit code, both outputs together, and the run's folder."""
     folder.mkdir(exist_ok=True)
     (folder / "recipe.py").write_text(recipe)
-    command = [sys.executable, str(PROGRAM), "--config-file", str(folder / "recipe.py"), "--no-validate"]
+    command = [sys.executable, PROGRAM, "--config-file", str(folder / "recipe.py"), "--no-validate"]
     environ = {name: value for name, value in os.environ.items() if name not in ("MASTER_PORT", "PORT")}
     done = subprocess.run(
         [*command, "--work-dir", str(folder / "run"), "--num-procs", str(processes), *SMALL, *arguments],
@@ -55,7 +39,7 @@ def train(folder, drawn, recipe, processes, *arguments, **variables):
             **environ,
             "HOOKLINE_DATASETS": str(drawn),
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            "PYTHONPATH": os.pathsep.join(sys.path),
             **variables,
         },
     )
@@ -94,7 +78,7 @@ def test_one_two_and_three_processes_train_the_same(tmp_path, drawn, record_prop
 @pytest.mark.slow
 def test_ranks_without_objects_train_on(tmp_path, drawn):
     """Mask R-CNN where rank 1 never has an object and now and then no rank has: every part gets its gradient."""
-    settings = ["dataloader.train.total_batch_size=2", "train.max_iter=6"]
+    settings = ["train.max_iter=6"]
     code, output, run = train(tmp_path / "a", drawn, UNEVEN, 2, *settings)
     assert code == 0, output
     masks = losses(run, "loss_mask")["loss_mask"]
@@ -105,7 +89,7 @@ def test_ranks_without_objects_train_on(tmp_path, drawn):
 
 @pytest.mark.slow
 def test_parameters_that_one_rank_leaves_out_are_named_or_looked_for(tmp_path, drawn):
-    settings = ["dataloader.train.total_batch_size=2", "train.max_iter=3"]
+    settings = ["train.max_iter=3"]
     code, output, _ = train(tmp_path / "a", drawn, UNEVEN, 2, *settings, UNUSED="1")
     assert code == 1, output
     assert "error: rank 1, iteration 0: 2 parameter(s) got no gradient" in output

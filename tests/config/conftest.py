@@ -1,16 +1,8 @@
 """Recipes to test with."""
 
-import importlib.util
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-
-if "config_parts" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("config_parts", Path(__file__).with_name("config_parts.py"))
-    sys.modules["config_parts"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["config_parts"])
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-import config_parts as parts
 import pytest
 from omegaconf import OmegaConf
 
+import config_parts as parts
 from hookline.config import ConfigError, LazyConfig, check_call_arguments
 from hookline.config import LazyCall as L
 from hookline.config.arguments import accepted_names, argument_problems

@@ -1,11 +1,11 @@
 import functools
 
-import config_parts as parts
 import pytest
 import torch
-from config_parts import FPN, CascadeHeads, Detector, Heads, Part, ResNet, Spec, Stem
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+import config_parts as parts
+from config_parts import FPN, CascadeHeads, Detector, Heads, Part, ResNet, Spec, Stem
 from hookline.config import ConfigError, LazyConfig, instantiate
 from hookline.config import LazyCall as L
 

@@ -3,9 +3,9 @@ import inspect
 import pickle
 
 import pytest
-from config_parts import FPN, Mode, Pair, Part, ResNet, Spec, Stem
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from config_parts import FPN, Mode, Pair, Part, ResNet, Spec, Stem
 from hookline.config import LazyCall as L
 from hookline.config import instantiate
 from hookline.config.origin import get_origin

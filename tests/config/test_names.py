@@ -1,9 +1,9 @@
 import sys
 
-import config_parts as parts
 import pytest
 import torch
 
+import config_parts as parts
 from hookline.config import ConfigError, dotted_name, locate
 
 

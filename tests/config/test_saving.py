@@ -2,15 +2,15 @@ import collections
 import functools
 import pathlib
 
-import config_parts as parts
 import numpy as np
 import pytest
 import torch
-from config_parts import Mode, Pair, Part, ResNet, Spec, Stem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+import config_parts as parts
+from config_parts import Mode, Pair, Part, ResNet, Spec, Stem
 from hookline.config import ConfigError, LazyConfig, instantiate
 from hookline.config import LazyCall as L
 from hookline.config.origin import get_origin

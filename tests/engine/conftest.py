@@ -1,8 +1,6 @@
 """A small model, a seekable loader and a trainer of both, for the tests of the engine."""
 
-import importlib.util
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,15 +46,6 @@ class Stream:
     def sample(number):
         generator = torch.Generator().manual_seed(number)
         return {"x": torch.randn(4, generator=generator), "file_name": f"{number:04d}.jpg"}
-
-
-@pytest.fixture(scope="session")
-def sharded_runs():
-    """The helpers of tests/engine/sharded_runs.py, which also run in processes of their own."""
-    spec = importlib.util.spec_from_file_location("sharded_runs", Path(__file__).parent / "sharded_runs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+import sharded_runs
 from hookline.cli.consolidate import run as consolidate
 from hookline.engine import Checkpointer, CheckpointError, UnsafeCheckpointError
 from hookline.engine.checkpoint_read import damage_of, read_checkpoint
@@ -39,7 +40,7 @@ def main(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def saved(sharded_runs, tmp_path_factory):
+def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saves")
     ranks = sharded_runs.on_ranks(SAVES, folder)
     shutil.copytree(folder / "run" / "model_0000007.dcp", folder / "at7.dcp")
@@ -80,7 +81,7 @@ def test_a_folder_is_whole_and_holds_plain_values(saved):
     assert {type(value) for value in content["model"].values()} == {torch.Tensor}
 
 
-def test_a_run_goes_on_in_one_process(sharded_runs, saved, tmp_path, capsys):
+def test_a_run_goes_on_in_one_process(saved, tmp_path, capsys):
     """From the folder itself, and from the file that it is turned into; both are the same."""
     folder, ranks = saved
     assert consolidate([str(folder / "at7.dcp"), str(tmp_path / "at7.pth")]) == 0
@@ -98,7 +99,7 @@ def test_a_run_goes_on_in_one_process(sharded_runs, saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_run_goes_on_on_other_ranks(sharded_runs, saved, tmp_path, count):
+def test_a_run_goes_on_on_other_ranks(saved, tmp_path, count):
     """From shards of two ranks, from an ordinary file of two ranks, and from consolidated shards."""
     folder, ranks = saved
     work = tmp_path / "ranks"
@@ -135,7 +136,7 @@ def spoil(path):
         (lambda folder: (folder / "state.pth").unlink(), "state.pth"),
     ],
 )
-def test_a_damaged_newest_falls_back(sharded_runs, run_folder, caplog, harm, words):
+def test_a_damaged_newest_falls_back(run_folder, caplog, harm, words):
     shutil.rmtree(run_folder / "model_final.dcp")
     harm(run_folder / "model_0000011.dcp")
     assert words in damage_of(run_folder / "model_0000011.dcp")
@@ -202,7 +203,7 @@ def main(rank, folder):
 
 
 @pytest.mark.parametrize("when", ["writing", "finishing"])
-def test_a_kill_in_a_save_leaves_the_checkpoint_before(sharded_runs, saved, tmp_path, when):
+def test_a_kill_in_a_save_leaves_the_checkpoint_before(saved, tmp_path, when):
     killed = 1 if when == "writing" else 0
     codes = [-9 if rank == killed else 1 for rank in range(2)]
     work = tmp_path / "ranks"
@@ -249,7 +250,7 @@ def main(rank, folder):
 """
 
 
-def test_a_full_disk_is_an_error_on_all_ranks_and_leaves_nothing(sharded_runs, tmp_path):
+def test_a_full_disk_is_an_error_on_all_ranks_and_leaves_nothing(tmp_path):
     ranks = sharded_runs.on_ranks(FULL, tmp_path / "ranks")
     for found, files in ranks:
         assert files == ["last_checkpoint", "model_0000001.dcp"]
@@ -281,7 +282,7 @@ def main(rank, folder):
 """
 
 
-def test_a_folder_that_is_not_shared_is_an_error_before_a_byte_is_written(sharded_runs, tmp_path):
+def test_a_folder_that_is_not_shared_is_an_error_before_a_byte_is_written(tmp_path):
     ranks = sharded_runs.on_ranks(APART, tmp_path / "ranks")
     for silent, error in ranks:
         assert silent == ""
@@ -317,13 +318,13 @@ def main(rank, folder):
 """
 
 
-def test_another_error_of_one_rank_is_raised_by_all(sharded_runs, tmp_path):
+def test_another_error_of_one_rank_is_raised_by_all(tmp_path):
     first, second = sharded_runs.on_ranks(AMISS, tmp_path / "ranks")
     assert first == ["RuntimeError: rank 1: OutOfMemoryError: no memory"] * 2 + ["1"]
     assert second == ["OutOfMemoryError: no memory"] * 2 + ["1"]
 
 
-def test_refusals(sharded_runs):
+def test_refusals():
     from hookline.engine.checkpoint_sharded import ShardedCheckpointer
 
     with pytest.raises(ValueError, match="not fully sharded: use Checkpointer"):

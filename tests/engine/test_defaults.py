@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import sharded_runs
 from hookline import distributed as hd
 from hookline.config import ConfigError
 from hookline.engine import defaults
@@ -29,7 +30,7 @@ def main(rank, folder):
 """
 
 
-def test_a_machine_that_does_not_share_the_folder_keeps_its_logs(sharded_runs, tmp_path):
+def test_a_machine_that_does_not_share_the_folder_keeps_its_logs(tmp_path):
     first, second, third = sharded_runs.on_ranks(SCRIPT, tmp_path / "ranks", 3)
     assert first == ["config.yaml", "env.txt", "log.txt", "overrides.txt"]
     assert second == ["log.txt.rank1"]

@@ -3,7 +3,6 @@
 What fails is `failing_run.py`, in a session of its own, so that whatever it leaves behind is found.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -14,17 +13,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
-PROGRAM = Path(__file__).with_name("failing_run.py")
+import failing_run
+from child_processes import free_port, whole_session
+
+PROGRAM = failing_run.__file__
 TORCHRUN = ["-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
 
 # From the failure to the end of all processes, on an idle machine 1 to 4 s. The starter gives the others 2 s to end by
 # themselves and 4 s after SIGTERM; the rest is for a busy machine.
 BOUND_S = 40.0
-# What a rank's data workers may need after the starter has ended: they look every 2 s whether they are orphans.
-WORKERS_S = 10.0
 START_S = 240.0  # importing torch several times on a busy machine
 HANG_TIMEOUT_S = 6.0  # where that is what ends the run
 
@@ -44,40 +43,16 @@ class Ended:
     seconds: float
 
 
-def session(number) -> list[psutil.Process]:
-    """All living processes of a session: the starter, the ranks, their data workers and helpers."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def end_of(program: subprocess.Popen, folder: Path) -> Ended:
     """Wait for the failure, then for the end within the bound, and see that nobody is left."""
     started, fault = time.time(), folder / "fault"
-    try:
+    with whole_session(program):
         while program.poll() is None and not fault.exists():
             assert time.time() - started < START_S, "the failure never began"
             time.sleep(0.05)
         output, _ = program.communicate(timeout=BOUND_S if fault.exists() else START_S)
         seconds = time.time() - (float(fault.read_text()) if fault.exists() else started)
-        deadline = time.monotonic() + WORKERS_S
-        while (left := session(program.pid)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not left, f"still there: {[process.cmdline() for process in left]}"
-        return Ended(program.returncode, output, seconds)
-    finally:
-        for process in session(program.pid):
-            process.kill()
-        program.kill()
-        program.communicate()
+    return Ended(program.returncode, output, seconds)
 
 
 def start(folder: Path, *arguments: str, torchrun=False, procs=2) -> tuple[subprocess.Popen, int]:
@@ -85,7 +60,7 @@ def start(folder: Path, *arguments: str, torchrun=False, procs=2) -> tuple[subpr
     port = free_port()
     here = [f"--master-port={port}"] if torchrun else []
     place = [] if torchrun else ["--procs", str(procs), "--url", f"tcp://127.0.0.1:{port}"]
-    command = [sys.executable, *(TORCHRUN if torchrun else []), *here, str(PROGRAM), str(folder), *arguments, *place]
+    command = [sys.executable, *(TORCHRUN if torchrun else []), *here, PROGRAM, str(folder), *arguments, *place]
     environ = {name: value for name, value in os.environ.items() if name not in ("PORT", "MASTER_PORT")}
     environ["OMP_NUM_THREADS"] = "1"
     program = subprocess.Popen(

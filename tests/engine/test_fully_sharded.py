@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import sharded_runs
 from hookline.distributed import get_rank
 from hookline.engine import SimpleTrainer, launch
 from hookline.engine.fully_sharded import create_fully_sharded_model, is_fully_sharded, unit_names
@@ -43,7 +44,7 @@ def main(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def ranks(sharded_runs, tmp_path_factory):
+def ranks(tmp_path_factory):
     return sharded_runs.on_ranks(SCRIPT, tmp_path_factory.mktemp("ranks"))
 
 
@@ -58,7 +59,7 @@ def assert_close(first, second, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "bf16"])
-def test_it_trains_like_one_process_and_like_ddp(sharded_runs, ranks, case):
+def test_it_trains_like_one_process_and_like_ddp(ranks, case):
     (sharded, ddp), (other, _) = ranks[0][case], ranks[1][case]
     alone = sharded_runs.run("one", 20, **CASES[case])
     assert_close(sharded, other, 0)
@@ -90,7 +91,7 @@ def test_each_rank_holds_its_rows(ranks):
     assert (first["score.bias"], second["score.bias"]) == ([1], [0])
 
 
-def test_units(sharded_runs):
+def test_units():
     model = sharded_runs.Net()
     assert unit_names(model) == ["blocks.0", "blocks.1"]
     assert unit_names(model, ["*Block", "blocks", "score"]) == ["blocks.0", "blocks.1", "blocks", "score"]
@@ -101,7 +102,7 @@ def test_units(sharded_runs):
 @pytest.mark.parametrize(
     ("name", "hint"), [("ConvBlok", "did you mean 'ConvBlock'?"), ("Zzz", "the classes are Conv2d, ConvBlock")]
 )
-def test_a_unit_that_fits_nothing(sharded_runs, name, hint):
+def test_a_unit_that_fits_nothing(name, hint):
     with pytest.raises(ValueError, match=f"'{name}' fits no class and no module") as error:
         unit_names(sharded_runs.Net(), ["Linear", name])
     assert hint in str(error.value)
@@ -145,7 +146,7 @@ def main(rank, folder):
 """
 
 
-def test_refusals(sharded_runs, tmp_path):
+def test_refusals(tmp_path):
     found = sharded_runs.on_ranks(REFUSALS, tmp_path / "ranks")
     assert found[0] == found[1]
     for text, words in zip(

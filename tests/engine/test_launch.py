@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from child_processes import ends_of, free_port
 from hookline import distributed as hd
 from hookline.engine import launch_rank, launch_watch
 from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError, launch
@@ -325,8 +326,7 @@ def test_a_port_in_use_is_named():
 
 def test_machine_0_with_the_address_of_another_one_says_so_in_time():
     start = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(LaunchError, match=rf"cannot reach itself at 192\.0\.2\.1:{port} within 1 s .*its own address"):
         serve_store(("192.0.2.1", port), timedelta(seconds=1))
     assert time.monotonic() - start < 20
@@ -343,8 +343,7 @@ def own_names():
 
 @pytest.mark.parametrize("host", own_names())
 def test_a_store_at_a_port_of_our_choice(host):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = (host, probe.getsockname()[1])
+    address = (host, free_port())
     store, where = serve_store(address, timedelta(seconds=20))
     assert where == address
     dist.TCPStore(*address, is_master=False).set("a", "1")
@@ -354,8 +353,7 @@ def test_a_store_at_a_port_of_our_choice(host):
 @pytest.mark.slow
 def test_two_machines_on_one(tmp_path):
     """Two starters meet at a fixed address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     code = textwrap.dedent(f"""
         import sys
         from hookline import distributed as hd
@@ -375,9 +373,8 @@ def test_two_machines_on_one(tmp_path):
         )
         for rank in (1, 0)
     ]
-    for program in programs:
-        output, _ = program.communicate(timeout=120)
-        assert program.returncode == 0, output
+    for exit_code, output in ends_of(programs, timeout=120):
+        assert exit_code == 0, output
 
 
 @pytest.mark.slow
@@ -480,8 +477,7 @@ def test_the_times_of_waits_count_after_the_connections_are_made():
 
 
 def test_the_store_of_another_run_is_left_alone():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = probe.getsockname()
+    address = ("127.0.0.1", free_port())
     store, _ = serve_store(address, run="1250.0")
     with pytest.raises(LaunchError, match=r"another run meets \(1250\.0\), this one is 2500\.0: .*MASTER_PORT"):
         meet(address, 1, 3, "nccl", timedelta(seconds=5), run="2500.0")
@@ -492,8 +488,7 @@ def test_the_store_of_another_run_is_left_alone():
 
 
 def test_an_unreachable_master_is_named():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(LaunchError, match=rf"could not reach the rendezvous at 127\.0\.0\.1:{port} within 0\.3 s"):
         meet(("127.0.0.1", port), 0, 2, "gloo", timedelta(seconds=0.3))
 

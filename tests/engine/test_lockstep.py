@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import sharded_runs
 from hookline.engine.lockstep import Lockstep
 
 SCRIPT = """
@@ -58,7 +59,7 @@ def main(rank, folder):
 """
 
 
-def test_uneven_batches_give_the_same_outputs(sharded_runs, tmp_path):
+def test_uneven_batches_give_the_same_outputs(tmp_path):
     for found in sharded_runs.on_ranks(SCRIPT, tmp_path / "ranks"):
         assert found["many"] == found["one"]
         assert [[len(scores) for scores in ranks] for ranks in found["many"]] == [

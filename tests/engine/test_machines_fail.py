@@ -7,24 +7,21 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("failing_run.py")
+import failing_run
+from child_processes import ends_of, free_port
+
+PROGRAM = failing_run.__file__
 BOUND_S = 60.0  # from the failure, or the last start, to the end of all; on an idle machine 3 to 15 s
 START_S = 240.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def machine(folder, number, port, *arguments, machines=2, procs=1, **changes) -> subprocess.Popen:
     place = ["--machines", str(machines), "--machine", str(number), "--url", f"tcp://127.0.0.1:{port}"]
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(folder), *place, "--procs", str(procs), *arguments],
+        [sys.executable, PROGRAM, str(folder), *place, "--procs", str(procs), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -35,19 +32,17 @@ def machine(folder, number, port, *arguments, machines=2, procs=1, **changes) ->
 
 def ends(programs, folder=None) -> list[tuple[int, str]]:
     """Wait for all, within the bound from the moment of the failure."""
-    try:
-        if folder is not None:
-            deadline = time.monotonic() + START_S
-            while not (folder / "fault").exists():
-                assert time.monotonic() < deadline, "the failure never began"
-                assert all(program.poll() is None for program in programs), programs[0].communicate()
-                time.sleep(0.05)
-        outputs = [program.communicate(timeout=START_S if folder is None else BOUND_S)[0] for program in programs]
-        return [(program.returncode, output) for program, output in zip(programs, outputs, strict=True)]
-    finally:
-        for program in programs:
-            program.kill()
-            program.communicate()
+    if folder is not None:
+        deadline = time.monotonic() + START_S
+        while (
+            not (folder / "fault").exists()
+            and time.monotonic() < deadline
+            and all(program.poll() is None for program in programs)
+        ):
+            time.sleep(0.05)
+    found = ends_of(programs, START_S if folder is None else BOUND_S)
+    assert folder is None or (folder / "fault").exists(), f"the failure never began: {found}"
+    return found
 
 
 def last_line(output: str) -> str:

@@ -1,5 +1,7 @@
 """A fully sharded run that is asked to stop on one rank, and one that meets a loss that is not finite."""
 
+import sharded_runs
+
 SCRIPT = """
 import os, signal
 from hookline.engine.hooks import NonFiniteGuard
@@ -53,7 +55,7 @@ def main(rank, folder):
 """
 
 
-def test_all_ranks_save_together_leave_together_and_go_on_exactly(sharded_runs, tmp_path):
+def test_all_ranks_save_together_leave_together_and_go_on_exactly(tmp_path):
     ranks = sharded_runs.on_ranks(SCRIPT, tmp_path / "ranks")
     for found in ranks:
         assert found["first"]["ended"] == 143

@@ -1,11 +1,10 @@
 """Suspension of two processes on gloo, of which only one gets the notice."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from child_processes import run_ranks
 
 SCRIPT = r"""
 import json, os, signal, sys, time
@@ -135,15 +134,8 @@ dist.destroy_process_group()
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    workers = [subprocess.Popen([sys.executable, folder / "script.py", str(r), folder], env=env) for r in range(2)]
-    try:
-        assert [worker.wait(timeout=200) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    for code, output in run_ranks(SCRIPT, folder, timeout=200):
+        assert code == 0, output
     return [json.loads((folder / f"rank{r}.results").read_text()) for r in range(2)]
 
 

@@ -12,23 +12,18 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
+from child_processes import left_of, session
 from hookline.data.datasets.synthetic_balloons import generate_balloons
+from small_runs import PROGRAM, RECIPE, SMALL
 
 REPO = Path(__file__).parents[2]
 TOOL = REPO.parent / "shared" / "tools" / "hosts"
 TIMEOUT_S = 10
-RECIPE = [
-    *("--config-file", "balloon/mask_rcnn_tiny", "--no-validate"),
-    "dataloader.train.mapper.augmentations.0.short_edge_length=[64, 96]",
-    "dataloader.test.mapper.augmentations.0.short_edge_length=96",
-    *("dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0"),
-    *("train.log_period=1", "train.device=cpu", "train.precision=fp32", f"train.env.timeout_s={TIMEOUT_S}"),
-]
-TRAIN = [sys.executable, str(REPO / "train_net.py")]
+ARGUMENTS = ["--config-file", RECIPE, "--no-validate", *SMALL, f"train.env.timeout_s={TIMEOUT_S}"]
+TRAIN = [sys.executable, PROGRAM]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -83,50 +78,30 @@ def start(data, tmp_path):
 
     yield start
     for process in started:
-        for one in of_session(process.pid):
+        for one in session(process.pid):
             one.kill()
         process.wait()
 
 
-def left_of(leader: int) -> list[psutil.Process]:
-    """What is still there five seconds after a process has ended; Python's resource tracker goes a moment after it."""
-    end = time.monotonic() + 5.0
-    while (left := of_session(leader)) and time.monotonic() < end:
-        time.sleep(0.1)
-    return left
-
-
-def of_session(leader: int) -> list[psutil.Process]:
-    """The processes of the session that a process leads."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
-
-
 def by_flags(machine, folder, *more):
     place = ["--num-machines", "2", "--machine-rank", str(machine), "--dist-url", "tcp://10.77.0.1:29601"]
-    return [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *place, *more], {}
+    return [*TRAIN, *ARGUMENTS, "--work-dir", str(folder), "--num-procs", "1", *place, *more], {}
 
 
 def by_nodes(machine, folder, *more):
-    command = [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *more]
+    command = [*TRAIN, *ARGUMENTS, "--work-dir", str(folder), "--num-procs", "1", *more]
     return command, {"NNODES": "2", "NODE_RANK": str(machine), "MASTER_ADDR": "10.77.0.1", "PORT": "29602"}
 
 
 def as_hfai(machine, folder, *more):
-    command = [*TRAIN, *RECIPE, "--work-dir", str(folder), "--num-procs", "1", *more]
+    command = [*TRAIN, *ARGUMENTS, "--work-dir", str(folder), "--num-procs", "1", *more]
     return command, {"WORLD_SIZE": "2", "RANK": str(machine), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29603"}
 
 
 def by_torchrun(machine, folder, *more):
     place = ["--nnodes=2", f"--node-rank={machine}", "--master-addr=10.77.0.1", "--master-port=29604"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", *place, TRAIN[1]]
-    return [*command, *RECIPE, "--work-dir", str(folder), *more], {}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", *place, PROGRAM]
+    return [*command, *ARGUMENTS, "--work-dir", str(folder), *more], {}
 
 
 def start_both(start, way, folder, *more):
@@ -142,7 +117,7 @@ def finish(run):
     for process, log in run:
         assert process.wait(timeout=600) == 0, log.read_text()
     for process, _ in run:
-        assert not left_of(process.pid)
+        assert not left_of(process.pid, seconds=5.0)
 
 
 def weights(folder) -> str:
@@ -160,7 +135,7 @@ def test_four_ways_to_start_give_one_result(start, tmp_path):
     for way in ways:
         finish(start_both(start, way, tmp_path / way.__name__, "train.max_iter=3"))
     one = tmp_path / "one_machine"
-    finish([start(None, [*TRAIN, *RECIPE, "--work-dir", str(one), "--num-procs", "2", "train.max_iter=3"])])
+    finish([start(None, [*TRAIN, *ARGUMENTS, "--work-dir", str(one), "--num-procs", "2", "train.max_iter=3"])])
     found = {weights(tmp_path / way.__name__) for way in ways}
     assert found == {weights(one)}
 
@@ -185,7 +160,7 @@ def test_a_cut_cable_ends_both_sides_and_the_run_goes_on(start, tmp_path, way):
         subprocess.run([TOOL, "mend", "1"], check=True)
     print(f"{way.__name__}: both sides had ended {time.monotonic() - cut_at:.1f} s after the cut, {TIMEOUT_S} s set")
     for process, _ in run:
-        assert not left_of(process.pid)
+        assert not left_of(process.pid, seconds=5.0)
     here, there = (log.read_text() for _, log in run)
     assert re.search(rf"error: .*rank 0 waited .*{TIMEOUT_S} s \(train\.env\.timeout_s\)", here), here
     assert "rank(s) 1 " in here
@@ -226,7 +201,7 @@ def test_a_cable_that_is_cut_while_ranks_wait_patiently(start, tmp_path):
     finally:
         subprocess.run([TOOL, "mend", "1"], check=True)
     for process, _ in run:
-        assert not left_of(process.pid)
+        assert not left_of(process.pid, seconds=5.0)
     here, there = (log.read_text() for _, log in run)
     assert f"rank(s) 1 was not heard for {TIMEOUT_S} s (train.env.timeout_s)" in here
     assert f"at 10.77.0.1:29609, was not heard for {TIMEOUT_S} s (train.env.timeout_s)" in there

@@ -1,11 +1,10 @@
 """The trainer on two gloo processes: averaged losses, checks on all ranks, and hooks that only rank 0 has."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from child_processes import run_ranks
 
 SCRIPT = r"""
 import json, sys
@@ -86,15 +85,8 @@ dist.destroy_process_group()
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    workers = [subprocess.Popen([sys.executable, folder / "script.py", str(r), folder], env=env) for r in range(2)]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    for code, output in run_ranks(SCRIPT, folder):
+        assert code == 0, output
     return folder, [json.loads((folder / f"rank{r}.results").read_text()) for r in range(2)]
 
 

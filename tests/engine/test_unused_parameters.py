@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+import sharded_runs
 from hookline.engine.unused_parameters import _leaves
 
 WHO = """
@@ -30,7 +31,7 @@ def main(rank, folder):
 """
 
 
-def test_they_are_named_or_get_zeros(sharded_runs, tmp_path):
+def test_they_are_named_or_get_zeros(tmp_path):
     for rank, found in enumerate(sharded_runs.on_ranks(WHO, tmp_path / "ranks")):
         assert found["error"].startswith(f"rank {rank}, iteration 0: 2 parameter(s) got no gradient")
         assert "extra.bias, extra.weight" in found["error"]

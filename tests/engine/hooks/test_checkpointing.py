@@ -1,11 +1,9 @@
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from child_processes import run_ranks
 from hookline.engine import Checkpointer
 from hookline.engine.hooks import BestCheckpointer, CallbackHook, EvalHook, PeriodicCheckpointer
 
@@ -137,15 +135,8 @@ class TestBest:
         assert set(trainer.hooks_state_dict()) == {"BestCheckpointer.a", "BestCheckpointer.b"}
 
     def test_all_ranks_save_what_rank_0_found_the_best(self, tmp_path):
-        (tmp_path / "script.py").write_text(TWO_RANKS)
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ranks = [subprocess.Popen([sys.executable, tmp_path / "script.py", str(r), tmp_path], env=env) for r in (0, 1)]
-        try:
-            assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-        finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+        for code, output in run_ranks(TWO_RANKS, tmp_path):
+            assert code == 0, output
 
     def test_wrong_mode(self):
         with pytest.raises(ValueError, match="'largest'"):

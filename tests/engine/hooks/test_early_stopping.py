@@ -1,10 +1,8 @@
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 
+from child_processes import run_ranks
 from hookline.engine import Checkpointer
 from hookline.engine.hooks import EarlyStopping, EvalHook
 
@@ -123,12 +121,5 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_stop_together_and_share_the_validation_loss(tmp_path):
-    (tmp_path / "script.py").write_text(TWO_RANKS)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen([sys.executable, tmp_path / "script.py", str(r), tmp_path], env=env) for r in range(2)]
-    try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    for code, output in run_ranks(TWO_RANKS, tmp_path):
+        assert code == 0, output

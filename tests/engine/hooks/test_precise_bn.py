@@ -1,16 +1,14 @@
 """Statistics of batch norm over many batches: right, without a trace elsewhere, the same after a resume."""
 
 import logging
-import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from child_processes import run_ranks
 from hookline.engine import Checkpointer
 from hookline.engine.hooks import CallbackHook, EMAHook, PreciseBN
 from hookline.engine.hooks.precise_bn import get_bn_modules, update_bn_stats
@@ -226,16 +224,8 @@ if world > 1:
 
 @pytest.mark.slow
 def test_ranks_measure_together(tmp_path):
-    def start(rank, world):
-        command = [sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path), str(world)]
-        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-    processes = [start(0, 2), start(1, 2), start(0, 1)]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    for code, output in run_ranks(TWO_RANKS, tmp_path, "2") + run_ranks(TWO_RANKS, tmp_path, "1", ranks=1):
+        assert code == 0, output
     first, second, alone = (torch.load(tmp_path / f"{name}.pth") for name in ("2-0", "2-1", "1-0"))
     for part in ("model", "averages"):
         assert first[part].keys() == second[part].keys() == alone[part].keys()  # no prefix of a wrapper

@@ -1,5 +1,4 @@
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from child_processes import run_ranks
 from hookline.engine.hooks import CallbackHook, EvalHook, Watchdog
 
 
@@ -217,25 +217,13 @@ dist.destroy_process_group()
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["on", "abort"])
 def test_every_rank_reports_when_one_hangs(tmp_path, case):
-    (tmp_path / "script.py").write_text(RANKS)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, tmp_path / "script.py", str(r), tmp_path, case], env=env,
-                         stderr=subprocess.PIPE, text=True)
-        for r in range(2)
-    ]  # fmt: skip
-    try:
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == ([0, 0] if case == "on" else [1, 1])
+    ranks = run_ranks(RANKS, tmp_path, case)
+    assert [code for code, _ in ranks] == ([0, 0] if case == "on" else [1, 1])
     logs = [(tmp_path / f"log.{r}").read_text() for r in range(2)]
     assert "rank 0 has not moved" in logs[0]
     assert "in backward" in logs[0]
     assert "rank 1 has not moved" in logs[1]
     assert "in wait_for_a_lost_disk" in logs[1]
-    assert "in wait_for_a_lost_disk" in errors[1]  # the console shows only the log of rank 0
+    assert "in wait_for_a_lost_disk" in ranks[1][1]  # the console shows only the log of rank 0
     if case == "on":
         assert "rank 1 moves again" in logs[1]

@@ -1,14 +1,12 @@
 """Blocks that are computed again in the backward pass: the same numbers to the last bit, less memory."""
 
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
+from child_processes import run_ranks
 from hookline.modeling.backbone import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from hookline.modeling.layers.recompute import RecomputedSequential
 
@@ -138,11 +136,5 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_on_two_ranks(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", TWO_RANKS]
-    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
-    try:
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    for code, output in run_ranks(TWO_RANKS, tmp_path):
+        assert code == 0, output

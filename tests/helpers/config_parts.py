@@ -1,4 +1,4 @@
-"""Stand-ins for model parts; conftest.py makes this file importable as ``config_parts``."""
+"""Stand-ins for model parts, for the tests of recipes."""
 
 import enum
 import functools

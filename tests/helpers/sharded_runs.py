@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from child_processes import run_ranks
 from hookline.distributed import get_rank, get_world_size, set_local_place, synchronize
 from hookline.engine import Checkpointer, ClipGradNorm, ClipGradValue, SimpleTrainer, hooks
 from hookline.engine.checkpoint_sharded import ShardedCheckpointer
@@ -149,34 +148,15 @@ def whole(tensor):
 
 
 def on_ranks(script, folder, ranks=2, timeout=400, codes=None):
-    """Run the function `main(rank, folder)` of a script on ranks of a gloo group; return what each gave."""
+    """Run the function `main(rank, folder)` of a script on ranks of a gloo group; return what each gave.
+
+    Where other exit codes than 0 are expected, they give nothing.
+    """
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
-    (folder / "script.py").write_text(HEAD + script + TAIL)
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, folder / "script.py"]
-    workers = [
-        subprocess.Popen(
-            [*command, str(rank), str(ranks), folder],
-            env=env,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [worker.communicate(timeout=timeout) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    if codes is None:
-        assert [worker.returncode for worker in workers] == [0] * ranks, "\n".join(error for _, error in outputs)
-        return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
-    assert [worker.returncode for worker in workers] == codes, "\n".join(error for _, error in outputs)
-    return [error for _, error in outputs]
+    ended = run_ranks(HEAD + script + TAIL, folder, str(ranks), ranks=ranks, timeout=timeout)
+    assert [code for code, _ in ended] == (codes or [0] * ranks), "\n".join(output for _, output in ended)
+    return [] if codes else [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
 def join(rank, ranks, folder):
@@ -194,8 +174,8 @@ from sharded_runs import *
 """
 TAIL = """
 
-rank, folder = int(sys.argv[1]), Path(sys.argv[3])
-join(rank, int(sys.argv[2]), folder)
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+join(rank, int(sys.argv[3]), folder)
 (folder / f"rank{rank}.json").write_text(json.dumps(main(rank, folder)))
 dist.destroy_process_group()
 """
