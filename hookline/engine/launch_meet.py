@@ -11,7 +11,7 @@ import torch.distributed as dist
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 from hookline.engine.launch_store import RUN, Notice, keep_quiet, place_name, reach_store
 
-__all__ = ["connecting", "meet", "wait_for_connected"]
+__all__ = ["connecting", "explained", "meet", "wait_for_connected"]
 
 _SPREAD_S = 0.5
 _REFUSED = "hookline/refused"
@@ -48,7 +48,7 @@ def meet(
     """
     deadline = time.monotonic() + timeout.total_seconds()
     store = store if store is not None else reach_store(address, deadline, timeout, say)
-    with _explained(address, rank):
+    with explained(address, rank):
         if run:
             _check_run(store, address, run)
         _register(store, place_name(address), rank, f"{world_size} ranks on {means}")
@@ -74,7 +74,7 @@ def wait_for_connected(
     Raises:
         RendezvousError: If a rank does not get so far.
     """
-    with _explained(address, rank):
+    with explained(address, rank):
         if not _all_come(store, "connected", rank, world_size, time.monotonic() + timeout.total_seconds()):
             raise RendezvousError(_unconnected(address, world_size, timeout))
 
@@ -124,7 +124,16 @@ def _all_come(
 
 
 @contextlib.contextmanager
-def _explained(address: tuple[str, int], rank: int) -> Iterator[None]:
+def explained(address: tuple[str, int], rank: int) -> Iterator[None]:
+    """Say that the store is lost, instead of an error of torch.
+
+    Args:
+        address: Host and port of the store.
+        rank: This rank.
+
+    Raises:
+        RendezvousError: If it is.
+    """
     try:
         yield
     except dist.DistError as error:

@@ -35,6 +35,7 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
         world_size: All ranks.
         timeout_s: A rank that is silent for so long is lost.
         on_silence: Called, in a thread of its own, with what a message says behind the rank.
+        prefix: That of the run's keys in the store.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
         world_size: int,
         timeout_s: float,
         on_silence: Callable[[str], object],
+        prefix: str = "",
     ) -> None:
         self._address = address
+        self._prefix = prefix
         self._rank = rank
         self._others = [other for other in range(world_size) if other != rank]
         self._timeout_s = timeout_s
@@ -72,7 +75,8 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
 
     def _beat(self) -> None:
         try:
-            store = dist.TCPStore(*self._address, is_master=False)  # a connection that nobody else waits for
+            own = dist.TCPStore(*self._address, is_master=False)  # a connection that nobody else waits for
+            store = dist.PrefixStore(self._prefix, own)
             number = 0
             while not self._stop.is_set():
                 number += 1
@@ -90,7 +94,7 @@ class Pulse(contextlib.AbstractContextManager["Pulse"]):
         finally:
             self._began.set()
 
-    def _listen(self, store: dist.TCPStore) -> None:
+    def _listen(self, store: dist.Store) -> None:
         numbers = store.multi_get([_KEY.format(other) for other in self._others])
         for other, number in zip(self._others, numbers, strict=True):
             if self._numbers.get(other) != number:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from hookline.distributed import set_local_place, set_timeouts
 from hookline.distributed_groups import connect
+from hookline.engine.launch_attempt import attempt, torchrun_store
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, wait_for_connected
@@ -28,7 +29,7 @@ from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_report import Teller, from_main, note_rank
 from hookline.engine.launch_signals import follow_starter, obey_signals
-from hookline.engine.launch_store import keep_quiet, say, torchrun_store
+from hookline.engine.launch_store import keep_quiet, say
 
 __all__ = ["RankPlace", "Waits", "in_group", "rank_main"]
 
@@ -96,7 +97,7 @@ def in_group(
 
     Args:
         place: This rank's place.
-        by_torchrun: Meet in torchrun's own store, which outlives restarts.
+        by_torchrun: Meet in torchrun's own store.
         store: The store where the ranks meet, if this process serves it.
         on_failure: Called with what the block raised, before the group is taken down, which may take long.
 
@@ -109,17 +110,14 @@ def in_group(
     host = socket.gethostname()
     say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
     with interface_towards(place.address):
-        if by_torchrun:
-            store = torchrun_store(place.address, waits.rendezvous_timeout)
         here = (place.address, place.rank, place.world_size)
-        speaks = place.local_rank == 0  # else each rank of a machine would say the same
-        store = meet(*here, place.means, waits.rendezvous_timeout, store, place.run, say if speaks else keep_quiet)
+        store, prefix = _meet(place, by_torchrun, store)
         try:
             _connect(place, store)
             causes = Causes(store, *here, waits.timeout)
             set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
             give_up = functools.partial(_give_up, place, on_failure)
-            pulse = Pulse(place.address, place.rank, place.world_size, waits.timeout.total_seconds(), give_up)
+            pulse = Pulse(*here, waits.timeout.total_seconds(), give_up, prefix)
             with pulse, _told(place.rank, causes, on_failure), causes.watched(on_failure):
                 yield
         finally:
@@ -127,6 +125,18 @@ def in_group(
             set_timeouts(None, None)
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def _meet(place: RankPlace, by_torchrun: bool, store: dist.Store | None) -> tuple[dist.Store, str]:
+    """Wait for all ranks; return the run's store, and the prefix of its keys in the one at the address."""
+    within = place.waits.rendezvous_timeout
+    speak = say if place.local_rank == 0 else keep_quiet  # else each rank of a machine would say the same
+    come = functools.partial(meet, place.address, place.rank, place.world_size, place.means, within, say=speak)
+    if not by_torchrun:
+        return come(store, place.run), ""
+    of_all = torchrun_store(place.address, within)
+    with attempt(of_all, place.address, place.rank, within) as prefix:
+        return come(dist.PrefixStore(prefix, of_all)), prefix
 
 
 def _connect(place: RankPlace, store: dist.Store) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 
-__all__ = ["RUN", "Notice", "keep_quiet", "place_name", "reach_store", "say", "serve_store", "torchrun_store"]
+__all__ = ["RUN", "Notice", "keep_quiet", "place_name", "reach_store", "say", "serve_store"]
 
 RUN = "hookline/run"
 """Where the store keeps the name of its run."""
@@ -123,25 +123,6 @@ def _reach_oneself(address: tuple[str, int], timeout: timedelta, say: Callable[[
             f"({error}): is {address[0]} its own address? --dist-url or MASTER_ADDR must name the machine that is "
             "started as machine 0"
         ) from None
-
-
-def torchrun_store(address: tuple[str, int], timeout: timedelta) -> dist.Store:
-    """Open the store that torchrun gives its processes.
-
-    Args:
-        address: Its host and port, for the message.
-        timeout: How long to wait for it.
-
-    Returns:
-        The store, with keys of its own for each restart.
-
-    Raises:
-        RendezvousError: If it cannot be reached.
-    """
-    try:
-        return next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
-    except dist.DistError as error:
-        raise RendezvousError(f"{place_name(address)} of torchrun: {str(error).splitlines()[0]}") from None
 
 
 def place_name(address: tuple[str, int]) -> str:

@@ -45,6 +45,8 @@ class Fault:
     def at(self, where, iteration=None):
         """Fail, if this is the place and the rank; the iteration counts where one is given."""
         args = self.args
+        if args.once and Path(args.folder, "fault").exists():
+            return
         if where != args.where or (iteration is not None and iteration != FAULT_ITER) or get_rank() != args.rank:
             return
         self.happen()
@@ -187,6 +189,7 @@ def parse():
     parser.add_argument("--where")
     parser.add_argument("--how")
     parser.add_argument("--rank", type=int, default=1)
+    parser.add_argument("--once", action="store_true")  # not again when it is started again
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--best", action="store_true")
     parser.add_argument("--procs", type=int)
