@@ -6,7 +6,10 @@ What each process does is in ``hookline/cli/job.py``.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +18,8 @@ from hookline.cli.notices import remembered
 from hookline.config.command_line import default_argument_parser
 
 __all__ = ["main", "parse_arguments", "run"]
+
+_TORCH_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str = "train_net.py") -> argparse.Namespace:
@@ -69,13 +74,27 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
     """
     args = parse_arguments(argv, prog)
     try:
-        if args.eval_only:
-            return _launch(args)
-        with remembered():
+        with _quiet_torch(), contextlib.nullcontext() if args.eval_only else remembered():
             return _launch(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Keep torch's C++ parts from writing a stack for each connection that ends; what it means is said by the ranks.
+
+    torch looks at the variable when it is imported, so it counts in this process and in the ranks that it starts.
+    """
+    if _TORCH_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_TORCH_LEVEL] = "ERROR"
+    try:
+        yield
+    finally:
+        del os.environ[_TORCH_LEVEL]
 
 
 def run(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """The command line of a training: what it understands, what it refuses, and in which time."""
 
+import os
 import subprocess
 import sys
 
@@ -78,6 +79,18 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_before_they_start(ca
     said = capsys.readouterr().err
     assert said.endswith("total_batch_size=4 cannot be divided among 3 processes; nearest: 3 or 6\n")
     assert "rank" not in said
+
+
+@pytest.mark.parametrize(("given", "level"), [(None, "ERROR"), ("INFO", "INFO")])
+def test_torch_is_kept_from_writing_stacks_unless_that_is_asked_for(monkeypatch, given, level):
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    if given:
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", given)
+    seen = []
+    monkeypatch.setattr("hookline.cli.train._launch", lambda args: seen.append(os.environ["TORCH_CPP_LOG_LEVEL"]) or 0)
+    assert main(["--config-file", "r"]) == 0
+    assert seen == [level]
+    assert os.environ.get("TORCH_CPP_LOG_LEVEL") == given
 
 
 def test_help_does_not_import_torch():
