@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -19,6 +20,8 @@ __all__ = ["UnusedParameterCheck", "UnusedParameterError", "create_ddp_model", "
 _SHOWN_NAMES = 12
 # arguments of DistributedDataParallel that are given here, or are objects that no recipe can hold
 _NO_OPTIONS = {"self", "module", "device_ids", "output_device", "process_group", "device_mesh", "mixed_precision"}
+
+_UNSENT = re.compile(r"Parameter indices which did not receive grad for rank \d+:((?: \d+)+)")
 
 logger = logging.getLogger(__name__)
 
@@ -107,13 +110,15 @@ def _plain_norm(sync: nn.SyncBatchNorm) -> nn.BatchNorm2d:
 class UnusedParameterCheck(HookBase):
     """Stops a run on several processes where a parameter got no gradient, and names it.
 
-    The rank would never send that gradient, for which the others wait until their time is up. Nothing is checked where
-    the model was told to look for unused parameters itself, nor in a single process. Of a fully sharded model the
-    check comes before the backward pass, in which ranks that differ would crash.
+    The rank would never send that gradient, for which the others wait until their time is up. Where a step has several
+    batches, gradients are sent with the last one, so that one counts. Nothing is checked where the model was told to
+    look for unused parameters itself, nor in a single process. Of a fully sharded model the check comes before the
+    backward pass, in which ranks that differ would crash.
     """
 
     def __init__(self) -> None:
         self._trainable: list[tuple[str, nn.Parameter]] = []
+        self._accumulates = False
         self._graph_check: Any = None
 
     def before_train(self) -> None:
@@ -126,6 +131,7 @@ class UnusedParameterCheck(HookBase):
             return
         waits = hasattr(model, "find_unused_parameters") and not (model.find_unused_parameters or model.static_graph)
         self._trainable = list(_reduced(model)) if waits else []
+        self._accumulates = waits and getattr(self.trainer, "accumulate", 1) > 1
 
     def after_backward(self) -> None:
         """Look whether each has one.
@@ -133,12 +139,15 @@ class UnusedParameterCheck(HookBase):
         Raises:
             UnusedParameterError: if one has not; names it and the rank.
         """
+        if self._accumulates and (missing := _unsent(self.trainer.model, self._trainable)):
+            raise UnusedParameterError(self._message(missing))  # though an earlier batch may have left gradients
         for _, parameter in self._trainable:
             if parameter.grad is None:
                 raise UnusedParameterError(self._message([n for n, p in self._trainable if p.grad is None]))
 
     def after_train(self) -> None:
         """Look no more."""
+        self._trainable, self._accumulates = [], False
         if self._graph_check is not None:
             self._graph_check.remove()
             self._graph_check = None
@@ -148,10 +157,11 @@ class UnusedParameterCheck(HookBase):
 
     def _message(self, names: list[str], setting: str = "train.ddp.find_unused_parameters=true") -> str:
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        batch = " in the last batch of the step" if self._accumulates else ""
         return (
-            f"rank {get_rank()}, iteration {self.trainer.iter}: {len(names)} parameter(s) got no gradient, so there is "
-            f"nothing to send for them: {', '.join(names[:_SHOWN_NAMES])}{more}. Connect them to a loss (also where a "
-            "batch has no objects: loss = 0 * output.sum()), freeze them by requires_grad=False, or "
+            f"rank {get_rank()}, iteration {self.trainer.iter}: {len(names)} parameter(s) got no gradient{batch}, so "
+            f"there is nothing to send for them: {', '.join(names[:_SHOWN_NAMES])}{more}. Connect them to a loss (also "
+            "where a batch has no objects: loss = 0 * output.sum()), freeze them by requires_grad=False, or "
             f"set {setting}"
         )
 
@@ -161,3 +171,25 @@ def _reduced(wrapped: Any) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in wrapped.module.named_parameters():
         if parameter.requires_grad and name not in ignored:
             yield name, parameter
+
+
+def _unsent(wrapped: Any, reduced: list[tuple[str, nn.Parameter]]) -> list[str]:
+    """Name the parameters whose gradients the last backward pass did not send, though it should send all.
+
+    Whether there are any is known without looking at the parameters.
+
+    Args:
+        wrapped: in DistributedDataParallel.
+        reduced: its parameters with their names, in its order.
+
+    Raises:
+        RuntimeError: torch's own, if it knows other parameters than those.
+    """
+    try:
+        wrapped._check_reducer_finalized()
+    except RuntimeError as error:
+        found = _UNSENT.search(str(error))
+        if found is None or wrapped._get_ddp_logging_data()["num_parameter_tensors"] != len(reduced):
+            raise
+        return [reduced[int(index)][0] for index in found[1].split()]
+    return []

@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from hookline.engine.data_parallel import UnusedParameterError, create_ddp_model, ddp_options, without_peers
+from hookline.engine import SimpleTrainer
+from hookline.engine.data_parallel import (
+    UnusedParameterCheck,
+    UnusedParameterError,
+    create_ddp_model,
+    ddp_options,
+    without_peers,
+)
 from hookline.engine.launch import launch
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot import a test file by name
@@ -31,13 +38,17 @@ class Net(nn.Module):
         self.conv2 = nn.Conv2d(8, 4, 3, padding=1)
         self.extra = nn.Linear(4, 4)
         self.skips = skips
+        self.calls = 0
 
     def forward(self, batch):
         from hookline.distributed import get_rank
 
         x = torch.stack([sample["image"] for sample in batch])
         x = self.conv2(torch.relu(self.norm(self.conv1(x)))).mean((2, 3))
-        if self.skips != "everywhere" and not (self.skips == "rank 1" and get_rank() == 1):
+        self.calls += 1
+        every_second = self.skips.endswith("every second time")
+        skipping = self.skips.startswith(("everywhere", f"rank {get_rank()}"))
+        if not skipping or (every_second and self.calls % 2):
             x = self.extra(x)
         target = torch.stack([sample["target"] for sample in batch])
         return {"loss_square": (x - target).square().mean(), "loss_abs": 0.1 * x.abs().mean()}
@@ -139,10 +150,88 @@ def test_parameters_without_a_gradient_are_named(tmp_path, skips):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("skips", ["everywhere, every second time", "rank 1, every second time"])
+def test_they_are_named_where_an_earlier_batch_of_the_step_left_gradients(tmp_path, skips):
+    with pytest.raises(UnusedParameterError) as error:
+        on(2, tmp_path, options=None, accumulate=2, skips=skips)
+    message = str(error.value)
+    assert "iteration 0: 2 parameter(s) got no gradient in the last batch of the step" in message
+    assert "extra.weight, extra.bias" in message
+    assert skips.startswith("everywhere") or message.startswith("rank 1")
+
+
+@pytest.mark.slow
 def test_unused_parameters_train_where_that_was_said(tmp_path):
     options = {"find_unused_parameters": True}
     one, two = (on(n, tmp_path, options=options, accumulate=1, skips="everywhere") for n in (1, 2))
     assert largest_difference(one, two) < 1e-5
+
+
+class Parts(nn.Module):
+    """A frozen layer, two with one weight, and one whose use in the step's batches is told by a list."""
+
+    def __init__(self, uses):
+        super().__init__()
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.one = nn.Linear(3, 3)
+        self.two = nn.Linear(3, 3)
+        self.two.weight = self.one.weight
+        self.extra = nn.Linear(3, 3)
+        self.uses = uses
+        self.calls = 0
+
+    def forward(self, batch):
+        use = self.uses[self.calls % len(self.uses)]
+        self.calls += 1
+        x = self.two(self.one(self.frozen(torch.ones(2, 3))))
+        if use == "undefined":
+            return {"loss": Undefined.apply(x, self.extra.weight, self.extra.bias).square().mean()}
+        return {"loss": (self.extra(x) if use else x).square().mean()}
+
+
+class Undefined(torch.autograd.Function):
+    """Depends on parameters, to which its backward gives nothing: torch then sends zeros."""
+
+    @staticmethod
+    def forward(ctx, x, *parameters):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None, None
+
+
+@pytest.fixture
+def group_of_one():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def train_parts(uses, **options):
+    torch.manual_seed(0)
+    model = Parts(uses)
+    wrapped = nn.parallel.DistributedDataParallel(model, **options)
+    trainer = SimpleTrainer(wrapped, [[0]], torch.optim.SGD(model.parameters(), lr=0.1), accumulate=len(uses))
+    trainer.register_hooks([UnusedParameterCheck()])
+    try:
+        trainer.train(0, 3)
+    finally:
+        assert not trainer._hooks[0]._trainable
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_as_bucket_view": True}], ids=str)
+def test_the_last_batch_of_a_step_counts(group_of_one, options):
+    train_parts([False, True], **options)
+    train_parts([True, "undefined"], **options)
+    train_parts([True])
+    with pytest.raises(UnusedParameterError, match=r"2 parameter.* in the last batch of the step.*extra.weight, extra"):
+        train_parts([True, False], **options)
+    with pytest.raises(UnusedParameterError, match=r"2 parameter.s. got no gradient, so there .*extra.weight, extra"):
+        train_parts([False], **options)
+    train_parts([True, False], find_unused_parameters=True, **options)
 
 
 def test_synchronised_norm_is_plain_in_a_single_process(caplog):
