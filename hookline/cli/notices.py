@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["received", "remembered", "remembered_in_rank"]
+__all__ = ["early_signal", "received", "remembered", "remembered_in_rank"]
 
 REPEATED_S = 2.0
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -27,6 +27,11 @@ _first: tuple[str, float] | None = None
 def received() -> tuple[str, float] | None:
     """Return the name of the first signal that was remembered, and when it came by ``time.monotonic()``."""
     return _first
+
+
+def early_signal() -> int | None:
+    """Return the number of the first signal that was remembered."""
+    return None if _first is None else getattr(signal, _first[0])
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from hookline.cli.notices import remembered
+from hookline.cli.notices import early_signal, remembered
 from hookline.config.command_line import default_argument_parser
 
 __all__ = ["main", "parse_arguments", "run"]
@@ -131,6 +131,7 @@ def _launch(args: argparse.Namespace) -> int:
             args=(args,),
             num_procs_per_machine=args.num_procs,
             launcher=args.launcher,
+            early_signal=early_signal,
             check=None if args.eval_only else partial(check_batch_size, cfg),
             **launch_options(cfg),
         )

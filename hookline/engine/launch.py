@@ -8,6 +8,7 @@ Under torchrun, srun and on clusters that describe themselves in the environment
 `hookline.engine.launch_env`.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import torch
 from hookline.engine.launch_env import plan_launch
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
+from hookline.engine.launch_signals import left_by_sigterm
 from hookline.engine.launch_store import say, serve_store
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
@@ -44,6 +46,7 @@ def launch(
     eval_timeout: timedelta | None = None,
     backend: str | None = None,
     check: Callable[[int], None] | None = None,
+    early_signal: Callable[[], int | None] | None = None,
 ) -> None:
     """Run a function on every rank: one process per GPU, or several on the CPU.
 
@@ -68,6 +71,8 @@ def launch(
             default as long as in any collective.
         backend: "nccl" or "gloo"; by default NCCL between GPUs and gloo between CPUs.
         check: Called with the number of processes before any is started; what it raises ends the launch.
+        early_signal: Tells which signal came before this call, or during it, of those that the caller remembers instead
+            of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks.
 
     Raises:
         LaunchError: If the run cannot be started as asked; names the flags or variables.
@@ -90,9 +95,9 @@ def launch(
     if plan.how == "here":
         main_func(*args)
     elif plan.how == "join":
-        _join(plan, main_func, args, backend, waits)
+        _join(plan, main_func, args, backend, waits, early_signal)
     else:
-        _spawn(plan, main_func, args, backend, waits)
+        _spawn(plan, main_func, args, backend, waits, early_signal)
 
 
 def _backend(asked: str | None, plan: LaunchPlan) -> str:
@@ -106,34 +111,52 @@ def _backend(asked: str | None, plan: LaunchPlan) -> str:
     return asked or ("nccl" if plan.use_gpu else "gloo")
 
 
-def _join(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], backend: str, waits: Waits) -> None:
+def _join(
+    plan: LaunchPlan,
+    main_func: Callable[..., Any],
+    args: tuple[Any, ...],
+    backend: str,
+    waits: Waits,
+    early_signal: Callable[[], int | None] | None,
+) -> None:
     """Run as one of the processes that torchrun or srun started."""
     assert plan.address is not None
     assert plan.rank is not None
     assert plan.local_rank is not None
     store = None
-    if plan.rank == 0 and not plan.by_torchrun:
-        store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run, say)
-    place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
-    with in_group(place, by_torchrun=plan.by_torchrun, store=store):
-        main_func(*args)
+    with contextlib.ExitStack() as meeting:
+        meeting.enter_context(left_by_sigterm(early_signal))
+        if plan.rank == 0 and not plan.by_torchrun:
+            store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run, say)
+        place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
+        with in_group(place, by_torchrun=plan.by_torchrun, store=store):
+            meeting.close()
+            main_func(*args)
 
 
-def _spawn(plan: LaunchPlan, main_func: Callable[..., Any], args: tuple[Any, ...], backend: str, waits: Waits) -> None:
+def _spawn(
+    plan: LaunchPlan,
+    main_func: Callable[..., Any],
+    args: tuple[Any, ...],
+    backend: str,
+    waits: Waits,
+    early_signal: Callable[[], int | None] | None,
+) -> None:
     """Start this machine's processes; machine 0's starter serves the store where all ranks meet."""
     from hookline.io.pickling import pickle_for_children  # cloudpickle is needed for this alone
 
     work = pickle_for_children((main_func, args))
     address, store = plan.address, None
-    if plan.machine_rank == 0:
-        store, address = serve_store(plan.address, waits.rendezvous_timeout, say=say)
+    with left_by_sigterm(early_signal):
+        if plan.machine_rank == 0:
+            store, address = serve_store(plan.address, waits.rendezvous_timeout, say=say)
     assert address is not None
     first_rank = plan.machine_rank * plan.local_size
     places = (
         _place(plan, address, first_rank + local_rank, local_rank, backend, waits)
         for local_rank in range(plan.local_size)
     )
-    Watch(_start(place, work) for place in places).run()
+    Watch((_start(place, work) for place in places), early_signal).run()
     del store  # served until here
 
 

@@ -6,13 +6,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
 from hookline.engine.launch_causes import Orphaned
 
-__all__ = ["follow_starter", "obey_signals"]
+__all__ = ["follow_starter", "left_by_sigterm", "obey_signals"]
 
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0
@@ -36,6 +37,29 @@ def follow_starter(lifeline: Connection) -> None:
         lifeline: Ends when the starter does, however that happens.
     """
     threading.Thread(target=_follow, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+@contextlib.contextmanager
+def left_by_sigterm(early_signal: Callable[[], int | None] | None) -> Iterator[None]:
+    """Leave the block by SystemExit at SIGTERM: there is nothing to save yet.
+
+    Args:
+        early_signal: Tells which signal came before, of those that the caller remembers; None where he does not, and
+            signals are left alone.
+
+    Raises:
+        SystemExit: With 143, also if SIGTERM came before the block.
+    """
+    if early_signal is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        if early_signal() == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -84,11 +84,13 @@ class Watch:
 
     Args:
         starting: Starts the ranks of this machine one by one as it is iterated over.
+        early_signal: Tells which signal came before, if it should be passed on, too.
     """
 
-    def __init__(self, starting: Iterable[Worker]) -> None:
+    def __init__(self, starting: Iterable[Worker], early_signal: Callable[[], int | None] | None = None) -> None:
         self.workers: list[Worker] = []
         self._starting = starting
+        self._early_signal = early_signal
         self._passed_on: set[int] = set()
         self._to_pass_on: deque[int] = deque()
         self._all_started = False
@@ -215,6 +217,9 @@ class Watch:
                 self._pass_on()
 
         before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+        early = None if self._early_signal is None else self._early_signal()
+        if early is not None and early in _PASSED_ON:
+            pass_on(early, None)
         try:
             yield
         finally:

@@ -115,7 +115,7 @@ def test_a_port_in_use_is_a_wrong_call(tmp_path, capfd):
 class Run:
     """``train_net.py`` on two processes, in a session of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, fault: str = "", torchrun: bool = False):
+    def __init__(self, folder: Path, *arguments: str, fault: str = "", torchrun: bool = False, **variables: str):
         self.fault = folder / "fault"
         self.fault.unlink(missing_ok=True)
         (folder / "recipe.py").write_text(FAULTY_RECIPE)
@@ -132,6 +132,7 @@ class Run:
                 "FAULT": fault,
                 "FAULT_FOLDER": str(folder),
                 "PYTHONPATH": os.pathsep.join(sys.path),
+                **variables,
             },
         )
 
@@ -253,3 +254,39 @@ def test_sigterm_saves_and_leaves(tmp_path):
     assert not without_places(errors)
     assert len(list((tmp_path / "run").glob("model_*.pth"))) == 1
     assert "Suspending at iteration" in output
+
+
+def catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught[1], 16) & 1 << number - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell of signal handlers")
+@pytest.mark.parametrize("delay_s", [0.0, 1.5])
+def test_a_sigterm_before_the_ranks_are_started_ends_the_run(tmp_path, delay_s):
+    run = Run(tmp_path)
+    deadline = time.monotonic() + START_S
+    while not catches(run.program.pid, signal.SIGTERM) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    run.program.terminate()
+    code, output, errors = run.end()
+    assert code == 143, output + errors
+    assert "Starting training" not in output
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_sigterm_while_a_process_of_torchrun_waits_for_others_ends_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    run = Run(tmp_path, "train.env.rendezvous_timeout_s=1200", **{**TORCHRUN, "MASTER_PORT": str(port)})
+    came = run.program.stderr.readline()
+    while came and "rank 0 of 2: " not in came:
+        came = run.program.stderr.readline()
+    run.program.terminate()
+    code, output, errors = run.end()
+    assert code == 143, output + errors
+    assert "Traceback" not in errors

@@ -254,6 +254,14 @@ def test_a_signal_counts_where_python_ignores_exceptions(number, kind):
         on_two(main, number)
 
 
+def test_a_sigterm_that_came_before_leaves_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as leaving:
+        on_two(print, early_signal=lambda: signal.SIGTERM)
+    assert leaving.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.mark.slow
 def test_a_rank_may_answer_a_signal_in_its_own_way(tmp_path):
     body = """

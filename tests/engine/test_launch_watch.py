@@ -48,6 +48,13 @@ def test_a_signal_while_ranks_are_started_reaches_each_of_them_once(make_worker,
     assert sent == [(rank, number) for number in numbers for rank in (0, 1)]
 
 
+def test_a_signal_that_came_before_reaches_each_rank(make_worker, monkeypatch):
+    sent = []
+    monkeypatch.setattr(launch_watch.os, "kill", lambda pid, number: sent.append((pid - 10_000_000, number)))
+    Watch(map(make_worker, (0, 1)), early_signal=lambda: signal.SIGUSR1).run()
+    assert sent == [(0, signal.SIGUSR1), (1, signal.SIGUSR1)]
+
+
 @pytest.mark.parametrize(
     ("others", "blamed"),
     [
