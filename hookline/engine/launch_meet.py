@@ -14,6 +14,8 @@ from hookline.engine.launch_store import RUN, Notice, keep_quiet, place_name, re
 __all__ = ["connecting", "explained", "meet", "wait_for_connected"]
 
 _SPREAD_S = 0.5
+_PERIOD_S = 0.05
+_PERIOD_S_PER_RANK = 0.001  # all together look at most 1000 times a second, however many they are
 _REFUSED = "hookline/refused"
 
 
@@ -51,7 +53,7 @@ def meet(
     with explained(address, rank):
         if run:
             _check_run(store, address, run)
-        _register(store, place_name(address), rank, f"{world_size} ranks on {means}")
+        _register(store, place_name(address), rank, world_size, means)
         notice = Notice(lambda: say(f"{place_name(address)}: {_who_is_missing(store, world_size)}"))
         if not _all_come(store, "rank", rank, world_size, deadline, notice if rank == 0 else None):
             within = f" within {timeout.total_seconds():g} s"
@@ -114,13 +116,17 @@ def _all_come(
         store.set(f"hookline/{what}s/all", "1")
     while not store.check([f"hookline/{what}s/all"]):
         if store.check([_REFUSED]):
-            _refuse(store.get(_REFUSED).decode())
+            _refuse(store.get(_REFUSED).decode(), world_size)
         if time.monotonic() > deadline:
             return False
         if notice is not None:
             notice.waited()
-        time.sleep(0.05)
+        time.sleep(_period_s(world_size))
     return True
+
+
+def _period_s(world_size: int) -> float:
+    return max(_PERIOD_S, _PERIOD_S_PER_RANK * world_size)
 
 
 @contextlib.contextmanager
@@ -157,12 +163,13 @@ def _check_run(store: dist.Store, address: tuple[str, int], run: str) -> None:
         )
 
 
-def _register(store: dist.Store, place: str, rank: int, expected: str) -> None:
+def _register(store: dist.Store, place: str, rank: int, world_size: int, means: str) -> None:
     """Note that this rank has come; what is wrong ends the ranks that wait, too.
 
     Raises:
         LaunchError: If it comes twice or expects something else than the others.
     """
+    expected = f"{world_size} ranks on {means}"
     agreed = store.compare_set("hookline/plan", "", f"{expected} (rank {rank})").decode()
     problem = ""
     if agreed.rpartition(" (")[0] != expected:
@@ -174,11 +181,12 @@ def _register(store: dist.Store, place: str, rank: int, expected: str) -> None:
         problem = f"rank {rank} came twice; give each machine its own --machine-rank (NODE_RANK, RANK)"
     if problem:
         store.set(_REFUSED, f"{place}: {problem}")
-        _refuse(f"{place}: {problem}")
+        _refuse(f"{place}: {problem}", world_size)
 
 
-def _refuse(message: str) -> NoReturn:
-    time.sleep(_SPREAD_S)  # this process may serve the store, in which the others have yet to see it
+def _refuse(message: str, world_size: int) -> NoReturn:
+    # this process may serve the store, in which the others have yet to see it
+    time.sleep(max(_SPREAD_S, 2 * _period_s(world_size)))
     raise LaunchError(message)
 
 

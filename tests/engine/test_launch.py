@@ -415,6 +415,29 @@ def test_the_roll_call_names_who_is_missing():
         meet(address, 2, 3, "nccl", timedelta(seconds=0.2))
 
 
+class Counted:
+    """A store that counts how often it is asked whether all have come."""
+
+    def __init__(self, store):
+        self.store, self.looks = store, 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def check(self, keys):
+        self.looks += keys == ["hookline/ranks/all"]
+        return self.store.check(keys)
+
+
+@pytest.mark.parametrize(("world_size", "least", "most"), [(2, 4, 22), (500, 2, 4)])
+def test_the_more_ranks_the_less_often_each_looks(world_size, least, most):
+    store, address = serve_store(None)
+    counted = Counted(store)
+    with pytest.raises(LaunchError, match=f"1 of {world_size} ranks came"):
+        meet(address, 1, world_size, "gloo", timedelta(seconds=1), counted)
+    assert least <= counted.looks <= most
+
+
 @pytest.fixture
 def place():
     """Rank 0 of two, whose machine serves the store; patient waits, but not for connections."""
