@@ -187,38 +187,40 @@ def all_gather(obj: Any, group: dist.ProcessGroup | None = None, *, patient: boo
         return objects.all_gather(obj, gloo_group(group, patient=patient))
 
 
-def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
+def gather(obj: Any, dst: int = 0, group: dist.ProcessGroup | None = None, *, patient: bool = True) -> list[Any]:
     """Collect one object of each rank on one rank; it waits patiently, since ranks rarely are ready together.
 
     Args:
         obj: Anything that pickles; it may differ in size between ranks.
         dst: Global rank that receives.
         group: The ranks that take part, all by default.
+        patient: Wait as long as for what a rank does alone.
 
     Returns:
         The objects in rank order on rank `dst`, an empty list on the others.
     """
     if _group_size(group) == 1:
         return [obj]
-    with waiting(patient=True):
-        return objects.gather(obj, dst, gloo_group(group, patient=True))
+    with waiting(patient=patient):
+        return objects.gather(obj, dst, gloo_group(group, patient=patient))
 
 
-def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None) -> Any:
+def broadcast(obj: Any, src: int = 0, group: dist.ProcessGroup | None = None, *, patient: bool = True) -> Any:
     """Give every rank the object of one rank, which the others patiently wait for.
 
     Args:
         obj: Anything that pickles; only that of rank `src` counts.
         src: Global rank that sends.
         group: The ranks that take part, all by default.
+        patient: Wait as long as for what a rank does alone.
 
     Returns:
         The object of rank `src`.
     """
     if _group_size(group) == 1:
         return obj
-    with waiting(patient=True):
-        return objects.broadcast(obj, src, gloo_group(group, patient=True))
+    with waiting(patient=patient):
+        return objects.broadcast(obj, src, gloo_group(group, patient=patient))
 
 
 def reduce_dict(values: Mapping[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:

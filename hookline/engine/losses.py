@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hookline.distributed import all_gather, get_rank, get_world_size
+from hookline.distributed import broadcast, gather, get_rank, get_world_size
 from hookline.engine.events import EventStorage
 
 __all__ = ["LossLedger", "LossRecord", "NonFiniteError", "as_losses", "peak_memory", "sum_losses"]
@@ -144,18 +144,13 @@ class LossLedger:
         """
         records, self._records = self._records, []
         if get_world_size() > 1:
-            for record in records:
-                if record.finite:
-                    record.files = []  # no need to send them
-            parts: list[tuple[list[LossRecord], float]] = all_gather((records, peak_memory()))
+            means, peak = _agree(records)
+            for record, mean in zip(records, means, strict=True):
+                _publish(storage, record, *mean)
         else:
-            parts = [(records, peak_memory())]
-        ranks = [part for part, _ in parts]
-        _raise_for(dict(enumerate(ranks)))
-        if len(ranks) > 1:
-            for same_step in zip(*ranks, strict=True):
-                _publish(storage, same_step[0], *_mean(same_step))
-        if peak := max(memory for _, memory in parts):
+            _raise_for({0: records})
+            peak = peak_memory()
+        if peak:
             storage.put_scalar("max_mem", peak, smoothing_hint=False)
 
 
@@ -226,6 +221,33 @@ def _publish(
     if record.prefix:
         scalars = {name if name == "data_time" else record.prefix + name: value for name, value in scalars.items()}
     storage.record(record.iteration, scalars)
+
+
+def _agree(records: list[LossRecord]) -> tuple[list[tuple[dict[str, float], float, float]], float]:
+    """Let rank 0 judge and average the steps of all ranks, so that not every rank has to read those of all others.
+
+    Returns:
+        What :func:`_mean` gives for each step, and the largest peak of memory.
+
+    Raises:
+        NonFiniteError: on every rank, if a loss of any rank is not finite.
+    """
+    for record in records:
+        if record.finite:
+            record.files = []  # no need to send them
+    parts: list[tuple[list[LossRecord], float]] = gather((records, peak_memory()), patient=False)
+    found: Any = None
+    if get_rank() == 0:
+        try:
+            _raise_for(dict(enumerate(part for part, _ in parts)))
+            means = [_mean(same_step) for same_step in zip(*(part for part, _ in parts), strict=True)]
+            found = means, max(memory for _, memory in parts)
+        except Exception as error:  # the others must raise it, too
+            found = error
+    found = broadcast(found, patient=False)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _mean(records: Sequence[LossRecord]) -> tuple[dict[str, float], float, float]:

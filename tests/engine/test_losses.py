@@ -124,7 +124,8 @@ def test_gather_averages_over_ranks(monkeypatch):
     for record in other._records:
         record.settle(iter([v.item() for v in record.tensors]))
     monkeypatch.setattr(losses, "get_world_size", lambda: 2)
-    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, (other._records, 7.0)])
+    monkeypatch.setattr(losses, "gather", lambda mine, patient: [mine, (other._records, 7.0)])
+    monkeypatch.setattr(losses, "broadcast", lambda found, patient: found)
     ledger.gather(storage)
     assert storage.history("a").values() == [(2.0, 0), (5.0, 1)]
     assert storage.history("b").values() == [(2.0, 0), (1.5, 1)]
@@ -145,10 +146,30 @@ def test_a_bad_loss_of_another_rank_stops_this_one(monkeypatch):
         record.settle(iter([v.item() for v in record.tensors]))
     storage.flush()
     monkeypatch.setattr(losses, "get_world_size", lambda: 2)
-    monkeypatch.setattr(losses, "all_gather", lambda mine: [mine, (other._records, 7.0)])
+    monkeypatch.setattr(losses, "gather", lambda mine, patient: [mine, (other._records, 7.0)])
+    monkeypatch.setattr(losses, "broadcast", lambda found, patient: found)
     with pytest.raises(FloatingPointError, match=r"(?s)iteration 3.*rank 1: a=nan.*theirs.jpg") as error:
         ledger.gather(storage)
     assert "mine.jpg" not in str(error.value)
+
+
+def test_the_other_ranks_take_what_rank_0_found(monkeypatch):
+    storage, ledger = EventStorage(), LossLedger()
+    storage.add_source(ledger)
+    monkeypatch.setattr(losses, "get_world_size", lambda: 2)
+    monkeypatch.setattr(losses, "get_rank", lambda: 1)
+    monkeypatch.setattr(losses, "gather", lambda mine, patient: [])
+    monkeypatch.setattr(losses, "broadcast", lambda found, patient: ([({"a": 7.0, "b": 1.0}, 8.0, 0.3)], 9.0))
+    add(ledger, 0, a=1, b=2)
+    storage.flush()
+    ledger.gather(storage)
+    found = {name: value for name, (value, _) in storage.latest().items()}
+    assert found == {"a": 7.0, "b": 1.0, "total_loss": 8.0, "data_time": 0.3, "max_mem": 9.0}
+    add(ledger, 1, a=1, b=2)
+    storage.flush()
+    monkeypatch.setattr(losses, "broadcast", lambda found, patient: losses.NonFiniteError("rank 0: nan", 1))
+    with pytest.raises(losses.NonFiniteError, match="rank 0: nan"):
+        ledger.gather(storage)
 
 
 def test_checked_losses_are_let_go():

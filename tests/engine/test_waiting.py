@@ -157,7 +157,14 @@ def impatient(wait):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "wait", [lambda: hd.all_gather(0), lambda: hd.any_rank(False), lambda: hd.reduce_dict({"a": torch.ones(())})]
+    "wait",
+    [
+        lambda: hd.all_gather(0),
+        lambda: hd.any_rank(False),
+        lambda: hd.reduce_dict({"a": torch.ones(())}),
+        lambda: hd.gather(0, patient=False),
+        lambda: hd.broadcast(0, patient=False),
+    ],
 )
 def test_the_others_are_not(wait):
     with pytest.raises(LostContactError, match=r"rank 1 waited 3 s \(train\.env\.timeout_s\) for rank\(s\) 0 on"):
