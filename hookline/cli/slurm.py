@@ -11,13 +11,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hookline.config.command_line import ArgumentParser
+from hookline.config.command_line import ArgumentParser, default_argument_parser
 
 __all__ = ["run", "write_script"]
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm, d-hh:mm:ss
 # the signals that the trainer takes as a wish to stop, by name and by number
 _SIGNAL = re.compile(r"(?:[RB]{1,2}:)?(?:SIG)?(?:USR1|USR2|TERM|10|12|15)(?:@\d+)?")
+
+_OWN = ("--num-gpus", "--num-procs", "--num-machines", "--machine-rank", "--launcher", "--config-file")
 
 _EPILOG = """examples:
   16 GPUs on two machines   hookline slurm RECIPE --partition dev --job-name n --gpus 16
@@ -187,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    # this program spreads the processes, by flags of its own
+    parser.behind_dashes = [name for name in default_argument_parser().flags() if name not in _OWN]
     add = parser.add_argument
     add("recipe", metavar="RECIPE", help="path or packaged name of the recipe")
     add("opts", nargs="*", metavar="key=value", help="settings to change; flags of the training come behind --")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from typing import NoReturn
 
 from hookline.config.errors import did_you_mean
@@ -24,7 +25,13 @@ _EPILOG = """examples:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, which answers a wrong call in one line, with the nearest flag, instead of all the flags there are."""
+    """argparse's, which answers a wrong call in one line, with the nearest flag, instead of all the flags there are.
+
+    Attributes:
+        behind_dashes: Flags of another program, which stand behind ``--``.
+    """
+
+    behind_dashes: Collection[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with code 2.
@@ -32,15 +39,24 @@ class ArgumentParser(argparse.ArgumentParser):
         Args:
             message: what is wrong.
         """
-        unknown = message.removeprefix(_UNKNOWN).split()[0].split("=")[0] if message.startswith(_UNKNOWN) else ""
-        if unknown.startswith("-"):
-            meant = f"--{unknown.strip('-').replace('_', '-')}"
-            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-            message += did_you_mean(meant, [meant] if meant in flags else flags)
+        words = message.removeprefix(_UNKNOWN).split() if message.startswith(_UNKNOWN) else []
+        unknown = [word for word in words if word.startswith("-")]
+        if unknown:  # argparse names what follows them, too
+            message = f"{_UNKNOWN}{' '.join(unknown)}{self._hint(unknown[0].split('=')[0])}"
         self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists all flags)\n")
 
+    def _hint(self, flag: str) -> str:
+        meant = f"--{flag.strip('-').replace('_', '-')}"
+        if meant in self.behind_dashes:
+            return f"; flags of the training come behind --: ... -- {meant}"
+        return did_you_mean(meant, [meant] if meant in self.flags() else self.flags())
 
-def default_argument_parser(prog: str = "train_net.py", epilog: str | None = None) -> argparse.ArgumentParser:
+    def flags(self) -> list[str]:
+        """Return the names of all flags."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+
+def default_argument_parser(prog: str = "train_net.py", epilog: str | None = None) -> ArgumentParser:
     """Make the parser of a training script; scripts add their own arguments to it.
 
     Args:

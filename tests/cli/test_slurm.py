@@ -68,6 +68,11 @@ def test_processes_on_the_cpu(write):
         (["--gpus", "8", "--signal", "HUP@90"], "--signal HUP@90"),
         (["--gpus", "8", "--job-name", "a\nb"], "--job-name"),
         (["--gpus", "8", "--nosuch"], "--nosuch"),
+        (
+            ["--gpus", "8", "--resume", "a=1"],
+            "arguments: --resume; flags of the training come behind --: ... -- --resume",
+        ),
+        (["--num-gpus", "8"], "did you mean '--gpus'"),
         (["--gpus", "8", "--", "--nosuch"], "--nosuch"),
     ],
 )
