@@ -18,6 +18,7 @@ __all__ = [
     "TIMEOUT",
     "WaitedTooLongError",
     "connect",
+    "disconnect",
     "gloo_group",
     "is_timeout",
     "patient_since",
@@ -73,6 +74,20 @@ def connect(within: timedelta) -> None:
         dist.barrier(group=group)
         _set_time(group, _time_of(patient and _has_own_time()))
     _set_time(None, _time_of(False))
+
+
+def disconnect(*, broken: bool) -> None:
+    """Take the process group down, if there is one.
+
+    Args:
+        broken: This rank has failed, so the others may never do what NCCL would wait for: it is aborted.
+    """
+    if broken and dist.is_initialized() and dist.get_backend() == "nccl":
+        take_down = getattr(dist.distributed_c10d, "_abort_process_group", dist.destroy_process_group)
+        with contextlib.suppress(RuntimeError):
+            take_down()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _has_own_time() -> bool:

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from hookline import distributed as hd
 from hookline import distributed_objects
-from hookline.distributed_groups import gloo_group
+from hookline.distributed_groups import disconnect, gloo_group
 
 
 def in_world(rank: int, folder: str, world: int, scenario: str) -> None:
@@ -114,6 +114,30 @@ def everything(rank: int, world: int) -> None:
 @pytest.mark.parametrize("scenario", [everything, missing_rank])
 def test_three_processes(scenario):
     run_world(scenario)
+
+
+@pytest.mark.parametrize(
+    ("backend", "broken", "aborts"),
+    [("nccl", True, "it"), ("nccl", True, "fails"), ("nccl", False, ""), ("gloo", True, "")],
+)
+def test_nccl_is_aborted_where_this_rank_has_failed(monkeypatch, backend, broken, aborts):
+    """It would wait for the others; whatever happens the group is gone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    hd.synchronize()
+    aborted, abort = [], dist.distributed_c10d._abort_process_group
+
+    def noted():
+        aborted.append(True)
+        if aborts == "fails":
+            raise RuntimeError("NCCL error")
+        abort()
+
+    monkeypatch.setattr(dist, "get_backend", lambda group=None: backend)
+    monkeypatch.setattr(dist.distributed_c10d, "_abort_process_group", noted)
+    disconnect(broken=broken)
+    assert bool(aborted) == bool(aborts)
+    assert not dist.is_initialized()
+    disconnect(broken=broken)  # nothing is left to do
 
 
 def test_one_process_needs_no_group():

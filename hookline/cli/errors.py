@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import traceback
 
 from hookline.config import ConfigError
 
-__all__ = ["UsageError", "describe", "report"]
+__all__ = ["Reporter", "UsageError", "describe", "report"]
 
 _NODE = re.compile(r"while building ([^\s:]+)[ :]")
 _ARGUMENT = re.compile(r"[a-z_]\w*[^\s=]*=")
@@ -48,6 +49,30 @@ def report(error: Exception) -> int:
     else:
         traceback.print_exception(error)
     return 1
+
+
+class Reporter:
+    """Reports each error at once and only once: a rank that failed may then take long to leave its group."""
+
+    def __init__(self) -> None:
+        self._codes: list[tuple[Exception, int]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, error: Exception) -> int:
+        """Print why the run ended, if that has not been done.
+
+        Args:
+            error: what was raised.
+
+        Returns:
+            What :func:`report` returned for it.
+        """
+        with self._lock:
+            code = next((code for reported, code in self._codes if reported is error), None)
+            if code is None:
+                code = report(error)
+                self._codes.append((error, code))
+            return code
 
 
 def _is_explained(error: Exception) -> bool:

@@ -111,13 +111,14 @@ def run(argv: list[str]) -> int:
 
 def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
-    from hookline.cli.errors import report
+    from hookline.cli.errors import Reporter
     from hookline.cli.job import check_recipe, run
     from hookline.cli.preflight import check_batch_size
     from hookline.cli.process_settings import launch_options
     from hookline.engine.launch import launch
     from hookline.engine.logger import close_logger, setup_logger
 
+    report = Reporter()
     setup_logger()  # for what is said before the run has its own log: how it is started, and why
     try:
         cfg = check_recipe(args)
@@ -132,6 +133,7 @@ def _launch(args: argparse.Namespace) -> int:
             num_procs_per_machine=args.num_procs,
             launcher=args.launcher,
             early_signal=early_signal,
+            on_failure=report,
             check=None if args.eval_only else partial(check_batch_size, cfg),
             **launch_options(cfg),
         )

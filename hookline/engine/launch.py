@@ -47,6 +47,7 @@ def launch(
     backend: str | None = None,
     check: Callable[[int], None] | None = None,
     early_signal: Callable[[], int | None] | None = None,
+    on_failure: Callable[[Exception], object] | None = None,
 ) -> None:
     """Run a function on every rank: one process per GPU, or several on the CPU.
 
@@ -73,6 +74,9 @@ def launch(
         check: Called with the number of processes before any is started; what it raises ends the launch.
         early_signal: Tells which signal came before this call, or during it, of those that the caller remembers instead
             of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks.
+        on_failure: Called, where this process is itself one of the ranks that torchrun or srun started, with what its
+            function raised, and in a thread where that hangs; before the group is taken down, which may take long.
+            What the function raised is raised all the same.
 
     Raises:
         LaunchError: If the run cannot be started as asked; names the flags or variables.
@@ -95,7 +99,7 @@ def launch(
     if plan.how == "here":
         main_func(*args)
     elif plan.how == "join":
-        _join(plan, main_func, args, backend, waits, early_signal)
+        _join(plan, main_func, args, backend, waits, early_signal, on_failure)
     else:
         _spawn(plan, main_func, args, backend, waits, early_signal)
 
@@ -118,6 +122,7 @@ def _join(
     backend: str,
     waits: Waits,
     early_signal: Callable[[], int | None] | None,
+    on_failure: Callable[[Exception], object] | None,
 ) -> None:
     """Run as one of the processes that torchrun or srun started."""
     assert plan.address is not None
@@ -129,9 +134,16 @@ def _join(
         if plan.rank == 0 and not plan.by_torchrun:
             store, _ = serve_store(plan.address, waits.rendezvous_timeout, plan.run, say)
         place = _place(plan, plan.address, plan.rank, plan.local_rank, backend, waits)
-        with in_group(place, by_torchrun=plan.by_torchrun, store=store):
+        with in_group(place, by_torchrun=plan.by_torchrun, store=store, on_failure=_of_failures(on_failure)):
             meeting.close()
             main_func(*args)
+
+
+def _of_failures(on_failure: Callable[[Exception], object] | None) -> Callable[[BaseException], object] | None:
+    """Leave out what only ends the process, such as `SystemExit`."""
+    if on_failure is None:
+        return None
+    return lambda error: on_failure(error) if isinstance(error, Exception) else None
 
 
 def _spawn(

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from hookline.distributed import set_local_place, set_timeouts
-from hookline.distributed_groups import connect
+from hookline.distributed_groups import connect, disconnect
 from hookline.engine.launch_attempt import attempt, torchrun_store
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_fork import pause_before_forks
@@ -91,7 +91,7 @@ def in_group(
     *,
     by_torchrun: bool = False,
     store: dist.Store | None = None,
-    on_failure: Callable[[BaseException], object] = lambda error: None,
+    on_failure: Callable[[BaseException], object] | None = None,
 ) -> Iterator[None]:
     """Be a rank of the process group while the block runs; the group is gone afterwards on any way out.
 
@@ -103,9 +103,12 @@ def in_group(
 
     Raises:
         LostContactError: If the block failed because another rank did; names that one.
+        SystemExit: If the block did.
     """
     _share_machine(place)
     backend, waits = place.backend, place.waits
+    tell = on_failure or (lambda error: None)
+    is_broken = True
     device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
     say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
@@ -118,13 +121,16 @@ def in_group(
             set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(*here, waits.timeout.total_seconds(), give_up, prefix)
-            with pulse, _told(place.rank, causes, on_failure), causes.watched(on_failure):
+            with pulse, _told(place.rank, causes, tell), causes.watched(tell):
                 yield
+            is_broken = False
+        except SystemExit:
+            is_broken = False  # the others have time to finish what this rank takes part in
+            raise
         finally:
             set_local_place(None)
             set_timeouts(None, None)
-            if dist.is_initialized():
-                dist.destroy_process_group()
+            disconnect(broken=is_broken)
 
 
 def _meet(place: RankPlace, by_torchrun: bool, store: dist.Store | None) -> tuple[dist.Store, str]:
@@ -179,12 +185,13 @@ def _told(rank: int, causes: Causes, on_failure: Callable[[BaseException], objec
         causes.leave()
 
 
-def _give_up(place: RankPlace, on_failure: Callable[[BaseException], object], silence: str) -> NoReturn:
+def _give_up(place: RankPlace, on_failure: Callable[[BaseException], object] | None, silence: str) -> NoReturn:
     """End this process from a thread: the main one waits for somebody who will not come."""
     error = LostContactError(f"rank {place.rank} {silence}")
     _logger.info("The run ended because contact with other ranks was lost: %s", error)
-    on_failure(error)
-    if multiprocessing.parent_process() is None:  # no starter that shows it
+    if on_failure is not None:
+        on_failure(error)
+    else:  # nobody else shows it
         sys.stderr.write(f"error: {error}\n")
     sys.stdout.flush()
     sys.stderr.flush()

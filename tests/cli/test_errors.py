@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from hookline.cli.errors import report
+from hookline.cli.errors import Reporter, report
 from hookline.engine.checkpoint_errors import CheckpointError
 from hookline.engine.launch import RankFailedError
 from hookline.engine.launch_report import note_rank
@@ -44,6 +44,13 @@ def test_so_is_one_that_this_process_is(error, printed, capsys):
     note_rank(error, 5)
     assert report(error) == 1
     assert capsys.readouterr().err.rstrip("\n") == printed.rstrip("\n")
+
+
+def test_each_error_is_reported_once(capsys):
+    reporter = Reporter()
+    error = CheckpointError("no such file")
+    assert (reporter(error), reporter(error), reporter(CheckpointError("another"))) == (1, 1, 1)
+    assert capsys.readouterr().err == "error: no such file\nerror: another\n"
 
 
 def test_of_one_process_the_words_suffice(capsys):

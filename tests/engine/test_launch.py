@@ -405,6 +405,40 @@ def test_under_torchrun(tmp_path):
     assert done.stdout.count("met") == 2
 
 
+@pytest.mark.slow
+def test_a_failure_under_torchrun_is_told_before_the_group_is_taken_down(tmp_path):
+    code = textwrap.dedent("""
+        import sys
+        from hookline import distributed as hd
+        from hookline.cli.errors import Reporter
+        from hookline.engine import launch_rank
+        from hookline.engine.checkpoint_errors import CheckpointError
+        from hookline.engine.launch import launch
+        def main():
+            hd.synchronize()
+            if hd.get_rank() == 1:
+                raise CheckpointError("damaged")
+            hd.synchronize()
+        def disconnect(broken):
+            print("disconnects", broken, file=sys.stderr, flush=True)
+            disconnect_it(broken=broken)
+        if __name__ == "__main__":
+            disconnect_it, launch_rank.disconnect = launch_rank.disconnect, disconnect
+            report = Reporter()
+            try:
+                launch(main, 0, on_failure=report)
+            except Exception as error:
+                sys.exit(report(error))
+    """)
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--redirects=3"]
+    command += ["--log-dir", str(tmp_path / "logs"), str(tmp_path / "program.py")]
+    subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False)
+    (said,) = (path.read_text() for path in tmp_path.glob("logs/**/1/stderr.log"))
+    lines = [line for line in said.splitlines() if line.startswith(("error", "disconnects"))]
+    assert lines == ["error: rank 1: damaged", "disconnects True"], said
+
+
 def test_the_roll_call_names_who_is_missing():
     store, address = serve_store(None)
     with pytest.raises(LaunchError, match=r"1 of 3 ranks came within 0\.2 s, missing: 0, 2"):
