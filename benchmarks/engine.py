@@ -62,11 +62,13 @@ class Pairs:
 
     Args:
         num_losses: of the model.
+        wrap: makes of the bare loop's model what it trains, on several processes.
     """
 
-    def __init__(self, num_losses: int) -> None:
+    def __init__(self, num_losses: int, wrap: Callable[[nn.Module], nn.Module] = lambda model: model) -> None:
         self.rounds: list[tuple[float, ...]] = []
-        self._model, self._optimizer = parts(num_losses)
+        model, self._optimizer = parts(num_losses)
+        self._model = wrap(model)
         self._left = ROUND
         self._since = _clocks()
 
@@ -175,9 +177,16 @@ def without_hooks(num_losses: int, pairs: Pairs, folder: str) -> None:
     trainer.train(0, STEPS)
 
 
-def with_default_hooks(num_losses: int, pairs: Pairs, folder: str) -> None:
+def with_default_hooks(
+    num_losses: int,
+    pairs: Pairs,
+    folder: str,
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+    more_hooks: Callable[[Checkpointer], list[HookBase]] = lambda checkpointer: [],
+) -> None:
     """Train with everything that a run has by default."""
     model, optimizer = parts(num_losses)
+    model = wrap(model)
     trainer = SimpleTrainer(model, [None] * STEPS, optimizer)
     logger = logging.getLogger("hookline")
     handler = logging.FileHandler(os.path.join(folder, "log.txt"))
@@ -195,6 +204,7 @@ def with_default_hooks(num_losses: int, pairs: Pairs, folder: str) -> None:
         hooks.PeriodicCheckpointer(checkpointer, 100 * STEPS),
         hooks.EvalHook(100 * STEPS, lambda: {"bbox": {"AP": 0.0}}),
         hooks.PeriodicWriter(writers, period=20),
+        *more_hooks(checkpointer),
         Tick(pairs),
     ])  # fmt: skip
     try:
@@ -206,13 +216,14 @@ def with_default_hooks(num_losses: int, pairs: Pairs, folder: str) -> None:
         logger.setLevel(level)
 
 
-def fabric(num_losses: int, pairs: Pairs, folder: str) -> None:
-    """Train with Lightning Fabric, and log every 20 iterations."""
+def fabric(num_losses: int, pairs: Pairs, folder: str, **place: Any) -> None:
+    """Train with Lightning Fabric, and log every 20 iterations; `place` tells it of several processes."""
     from lightning_fabric import Fabric
     from lightning_fabric.loggers import CSVLogger
 
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    frame = Fabric(accelerator="cpu", devices=1, loggers=CSVLogger(folder))
+    frame = Fabric(accelerator="cpu", loggers=CSVLogger(folder), **(place or {"devices": 1}))
+    frame.launch()
     model, optimizer = frame.setup(*parts(num_losses))
     batches = iter([None] * STEPS)
     for step in range(STEPS):
@@ -226,7 +237,7 @@ def fabric(num_losses: int, pairs: Pairs, folder: str) -> None:
         pairs.tick()
 
 
-def mmengine(num_losses: int, pairs: Pairs, folder: str) -> None:
+def mmengine(num_losses: int, pairs: Pairs, folder: str, **place: Any) -> None:
     """Train with mmengine's runner and its default hooks, logging every 20 iterations, to TensorBoard too."""
     from mmengine.hooks import Hook
     from mmengine.model import BaseModel
@@ -254,7 +265,7 @@ def mmengine(num_losses: int, pairs: Pairs, folder: str) -> None:
     class Loader:
         """A loader as cheap as that of the others; mmengine asks for a data set and a sampler."""
 
-        dataset: tuple[None, ...] = (None,) * STEPS
+        dataset: tuple[dict[str, None], ...] = ({"inputs": None},) * STEPS
         sampler = None
         batch_sampler = SimpleNamespace(sampler=None)
 
@@ -278,6 +289,7 @@ def mmengine(num_losses: int, pairs: Pairs, folder: str) -> None:
         custom_hooks=[TickHook()],
         visualizer={"type": "Visualizer", "vis_backends": [{"type": "TensorboardVisBackend"}], "save_dir": folder},
         experiment_name=f"benchmark{time.time_ns()}",
+        **place,
     )
     runner.train()
 
