@@ -116,12 +116,8 @@ def _fabric(num_losses: int, pairs: object, folder: str) -> None:
 def _mmengine(num_losses: int, pairs: object, folder: str) -> None:
     from benchmarks.engine import mmengine
 
-    wrapper = {
-        "type": "MMDistributedDataParallel",
-        "broadcast_buffers": False,
-        "device_ids": None,
-    }  # else those of GPUs
-    mmengine(num_losses, pairs, folder, launcher="pytorch", cfg={"model_wrapper_cfg": wrapper})
+    on_cpu = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
+    mmengine(num_losses, pairs, folder, launcher="pytorch", cfg={"model_wrapper_cfg": on_cpu})
 
 
 def _gathering(num_losses: int, pairs: object, folder: str) -> None:

@@ -99,11 +99,11 @@ def build_process_settings(cfg: DictConfig, args: argparse.Namespace) -> Process
 
 
 def launch_options(cfg: DictConfig) -> dict[str, Any]:
-    """Give :func:`hookline.engine.launch` the backend and the time-outs.
+    """Give :func:`hookline.engine.launch` the backend, the time-outs, and whether the run keeps to the CPU.
 
     Args:
         cfg: the whole recipe.
     """
     env = cfg.train.env
     times = {key.removesuffix("_s"): timedelta(seconds=env[key]) for key in _TIMEOUTS}
-    return {"backend": env.backend, **times}
+    return {"backend": env.backend, "on_cpu": cfg.train.device == "cpu", **times}

@@ -111,7 +111,7 @@ def run(argv: list[str]) -> int:
 
 def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
-    from hookline.cli.errors import Reporter
+    from hookline.cli.errors import Reporter, UsageError
     from hookline.cli.job import check_recipe, run
     from hookline.cli.preflight import check_batch_size
     from hookline.cli.process_settings import launch_options
@@ -122,6 +122,11 @@ def _launch(args: argparse.Namespace) -> int:
     setup_logger()  # for what is said before the run has its own log: how it is started, and why
     try:
         cfg = check_recipe(args)
+        if args.num_gpus and cfg.train.device == "cpu":
+            raise UsageError(
+                f"--num-gpus {args.num_gpus} and train.device='cpu' contradict each other: processes on the CPU are "
+                f"asked for by --num-procs {args.num_gpus}"
+            )
         # what is not given stays None, so that the environment decides
         launch(
             run,

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from hookline.engine.launch_cpus import threads_of_rank
 from hookline.engine.launch_env import plan_launch
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
@@ -45,6 +46,7 @@ def launch(
     rendezvous_timeout: timedelta = timedelta(minutes=5),
     eval_timeout: timedelta | None = None,
     backend: str | None = None,
+    on_cpu: bool = False,
     check: Callable[[int], None] | None = None,
     early_signal: Callable[[], int | None] | None = None,
     on_failure: Callable[[Exception], object] | None = None,
@@ -71,6 +73,7 @@ def launch(
         eval_timeout: How long a rank may wait for what another one does alone, such as evaluating and writing; by
             default as long as in any collective.
         backend: "nccl" or "gloo"; by default NCCL between GPUs and gloo between CPUs.
+        on_cpu: Leave the GPUs of this machine alone, also where torchrun or srun started this process.
         check: Called with the number of processes before any is started; what it raises ends the launch.
         early_signal: Tells which signal came before this call, or during it, of those that the caller remembers instead
             of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks.
@@ -88,7 +91,7 @@ def launch(
         machine_rank=machine_rank,
         dist_url=dist_url,
         launcher=launcher,
-        gpus_here=torch.cuda.device_count(),
+        gpus_here=0 if on_cpu else torch.cuda.device_count(),
     )
     plan = plan_launch(request, os.environ)
     backend = _backend(backend, plan)
@@ -193,6 +196,7 @@ def _place(
         world_size=plan.world_size,
         local_rank=local_rank,
         local_size=plan.local_size,
+        threads=threads_of_rank(plan.local_size, os.environ, is_task=plan.how == "join" and not plan.by_torchrun),
         address=address,
         use_gpu=plan.use_gpu,
         backend=backend,

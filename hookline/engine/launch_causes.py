@@ -243,8 +243,8 @@ def _all_lost(error: BaseException, waited: tuple[float, str] | None) -> str:
     if waited is not None:
         return (
             f"waited {waited[0]:g} s ({waited[1]}) in a collective, and so did all others, in another one: the ranks "
-            "did different work, such as a part of the model that only some of them ran; the log of each rank shows "
-            "where it waited"
+            "did different work, such as a part of the model that only some of them ran (the log of each rank shows "
+            "where it waited), or some of their machines cannot reach each other"
         )
     lines = " ".join(str(error).split("\n")[:_SHOWN_LINES])
     return (

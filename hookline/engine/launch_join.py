@@ -48,7 +48,8 @@ def plan_torchrun(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchP
         world=(world_size, read_number(environ, "RANK")),
         address=(environ["MASTER_ADDR"], read_port(environ, "MASTER_PORT")),
         names=("GROUP_WORLD_SIZE", "GROUP_RANK", "LOCAL_WORLD_SIZE"),
-        has_own_gpu=_sees_one_gpu(environ),
+        # torchrun's workers see the same GPUs, but with --virtual-local-rank, where all have the local rank 0
+        has_own_gpu=_sees_one_gpu(environ) and read_number(environ, "LOCAL_RANK") == 0,
     )
 
 
@@ -75,6 +76,8 @@ def plan_slurm(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan
     tasks = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])
     if machine >= len(tasks):
         raise LaunchError(f"SLURM_NODEID={machine} is not among the nodes of SLURM_STEP_TASKS_PER_NODE={tasks}")
+    total = read_number(environ, "SLURM_STEP_NUM_TASKS")
+    _check_against_srun(environ, total, len(tasks))
     job, step = read_number(environ, "SLURM_JOB_ID", 0), read_number(environ, "SLURM_STEP_ID", 0)
     # jobs whose numbers are so far apart share a port, so each goes by its name, too
     port, run = _SLURM_PORTS[(job * 16 + step) % len(_SLURM_PORTS)], f"{job}.{step}"
@@ -88,12 +91,31 @@ def plan_slurm(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan
         source="srun",
         machines=(len(tasks), machine),
         local=(tasks[machine], read_number(environ, "SLURM_LOCALID")),
-        world=(read_number(environ, "SLURM_STEP_NUM_TASKS"), read_number(environ, "SLURM_PROCID")),
+        world=(total, read_number(environ, "SLURM_PROCID")),
         address=(address, port),
         names=("SLURM_STEP_NUM_NODES", "SLURM_NODEID", "tasks per node"),
         has_own_gpu=_sees_one_gpu(environ),
         run=run,
     )
+
+
+def _check_against_srun(environ: Mapping[str, str], tasks: int, machines: int) -> None:
+    """Refuse what says otherwise than srun.
+
+    Raises:
+        LaunchError: Naming both.
+    """
+    if "TORCHELASTIC_RUN_ID" in environ:
+        raise LaunchError(
+            "launcher 'slurm' contradicts TORCHELASTIC_RUN_ID: torchrun started this process, as one of several in a "
+            "task of srun; leave the launcher out"
+        )
+    for name, counts in (("NNODES", {machines}), ("WORLD_SIZE", {tasks, machines})):
+        if name in environ and read_number(environ, name) not in counts:
+            raise LaunchError(
+                f"{name}={environ[name]} contradicts srun, which started {tasks} tasks on {machines} machine(s): unset "
+                f"{name}, or let it count for itself by --launcher none"
+            )
 
 
 def _plan_join(

@@ -10,6 +10,7 @@ __all__ = ["host_towards", "interface_towards"]
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
+_ELSEWHERE = ("192.0.2.1", 9)  # an address that is nobody's (RFC 5737): the way there is the way out
 
 
 @contextlib.contextmanager
@@ -47,11 +48,25 @@ def host_towards(address: tuple[str, int]) -> str:
 
 
 def _own_ip(address: tuple[str, int]) -> str | None:
-    """The IPv4 address of this machine on the way to another one, None if there is no such way."""
+    """The IPv4 address of this machine on the way to another one, None if there is no such way.
+
+    Many systems map their own name to a loopback address: then it is the one on the way out.
+    """
+    own = _route(address)
+    if own is not None and own.startswith("127.") and not _means_loopback(address[0]):
+        return _route(_ELSEWHERE) or own
+    return own
+
+
+def _route(address: tuple[str, int]) -> str | None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing, chooses the route
         return str(probe.getsockname()[0])
     return None
+
+
+def _means_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "localhost"
 
 
 def _interface_of(ip: str) -> str | None:

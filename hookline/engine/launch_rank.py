@@ -64,6 +64,7 @@ class RankPlace:
         use_gpu: Whether the rank has a GPU: that of its local number, or the only one that it sees.
         backend: Of the process group.
         waits: How long the rank waits for others.
+        threads: Of the CPU, where OMP_NUM_THREADS does not say it.
         run: The name of the run where others may have the same address, else "".
         start_method: How the rank starts processes of its own, such as data workers; multiprocessing's in the starter.
     """
@@ -76,6 +77,7 @@ class RankPlace:
     use_gpu: bool
     backend: str
     waits: Waits
+    threads: int = 1
     run: str = ""
     start_method: str | None = None
 
@@ -199,11 +201,11 @@ def _give_up(place: RankPlace, on_failure: Callable[[BaseException], object] | N
 
 
 def _share_machine(place: RankPlace) -> None:
-    """Take this rank's GPU and its part of the CPUs, of which by default torch would take all on every rank."""
+    """Take this rank's GPU and its part of the CPUs."""
     if place.use_gpu:
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _usable_cpus() // place.local_size))
+        torch.set_num_threads(place.threads)
 
 
 def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Connection) -> None:
@@ -251,7 +253,3 @@ def _end_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -61,8 +61,8 @@ TWO = ["--num-procs", "1", "--num-machines", "2"]
 @pytest.mark.parametrize(
     ("flags", "variables", "words"),
     [
-        (["--num-gpus", "99"], {}, ["--num-gpus", "99 GPUs were asked for", "--num-procs"]),
-        (["--num-procs", "0"], {}, ["--num-procs 0", "at least 1"]),
+        (["--num-gpus", "99", "train.device=auto"], {}, ["--num-gpus", "99 GPUs were asked for", "--num-procs"]),
+        (["--num-gpus", "2"], {}, ["--num-gpus 2 and train.device='cpu' contradict each other", "--num-procs 2"]),
         ([*TWO, "--machine-rank", "-1"], {}, ["--machine-rank -1", "at least 0"]),
         ([*TWO, "--machine-rank", "2"], {}, ["machine rank 2 of 2", "--machine-rank", "expected 0 to 1"]),
         (TWO, {}, ["--num-machines 2 needs --machine-rank, from 0 to 1"]),

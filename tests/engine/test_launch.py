@@ -27,7 +27,6 @@ from hookline.engine import launch_rank, launch_watch
 from hookline.engine.launch import LaunchError, RankFailedError, RendezvousError, launch
 from hookline.engine.launch_causes import LostContactError
 from hookline.engine.launch_meet import meet
-from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_rank import RankPlace, Waits, in_group
 from hookline.engine.launch_report import noted_rank
 from hookline.engine.launch_store import serve_store
@@ -564,16 +563,6 @@ def test_the_free_port_is_held_and_local():
     with pytest.raises(OSError, match="in use"):
         socket.create_server(("127.0.0.1", port))
     del store
-
-
-def test_gloo_listens_on_the_interface_of_the_store(monkeypatch):
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    with interface_towards(("127.0.0.1", 1)):
-        assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")
-    assert "GLOO_SOCKET_IFNAME" not in os.environ
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
-    with interface_towards(("127.0.0.1", 1)):
-        assert os.environ["GLOO_SOCKET_IFNAME"] == "mine"
 
 
 def test_gpus_that_are_not_there_are_refused():

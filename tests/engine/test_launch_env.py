@@ -82,6 +82,7 @@ GPUS = {"gpus_here": 8}
         # Slurm
         ({}, SRUN, "join", 3, 2, 1, 5, ("node07", 12000 + 1602)),
         ({}, {**SRUN, "MASTER_PORT": "77", "MASTER_ADDR": "h"}, "join", 3, 2, 1, 5, ("h", 77)),
+        ({}, {**SRUN, "NNODES": "3", "WORLD_SIZE": "5"}, "join", 3, 2, 1, 5, ("node07", 12000 + 1602)),
         ({"launcher": "slurm", "dist_url": "auto"}, SRUN, "join", 3, 2, 1, 5, ("node07", 12000 + 1602)),
         ({"launcher": "none", "num_procs": 2}, SRUN, "spawn", 1, 0, 2, 2, None),
         ({"num_procs": 2}, BATCH_SHELL, "spawn", 1, 0, 2, 2, None),
@@ -110,7 +111,6 @@ def test_ranks_of_joined_processes():
         (0, None, {}, False),
         (8, None, {}, True),
         (8, None, {"num_procs": 4}, False),
-        (1, "3", {}, True),  # srun --gpus-per-task=1
         (1, None, {"num_procs": 4}, False),
     ],
 )
@@ -120,6 +120,17 @@ def test_whether_joined_processes_have_gpus(gpus_here, visible, flags, use_gpu, 
     environ = {"torchrun": TORCHRUN, "srun": srun}[started_by]
     environ = environ if visible is None else {**environ, "CUDA_VISIBLE_DEVICES": visible}
     assert plan_launch(LaunchRequest(gpus_here=gpus_here, **flags), environ).use_gpu is use_gpu
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(x3)", "SLURM_STEP_NUM_TASKS": "12"},  # --gpus-per-task=1
+        {**TORCHRUN, "LOCAL_RANK": "0"},  # --virtual-local-rank
+    ],
+)
+def test_processes_that_see_their_own_gpu_alone_use_it(environ):
+    assert plan_launch(LaunchRequest(gpus_here=1), {**environ, "CUDA_VISIBLE_DEVICES": "3"}).use_gpu is True
 
 
 def test_cpu_processes_beside_gpus_are_told():
@@ -177,6 +188,10 @@ def test_jobs_that_share_a_port_go_by_their_names():
         ({"dist_url": "tcp://h:1"}, TORCHRUN, "--dist-url .* contradicts torchrun"),
         ({"num_gpus": 8}, SRUN, "--num-gpus 8 contradicts srun.*tasks per node=1.*launcher 'none'"),
         ({"gpus_here": 1}, TORCHRUN, r"torchrun started 4 processes.* sees 1 GPU\(s\).*--num-procs 4"),
+        ({"gpus_here": 1}, {**TORCHRUN, "CUDA_VISIBLE_DEVICES": "0"}, r"started 4 processes.* sees 1 GPU"),
+        ({"launcher": "slurm"}, {**SRUN, **TORCHRUN}, "'slurm' contradicts TORCHELASTIC_RUN_ID: torchrun started"),
+        ({}, {**SRUN, "NNODES": "2"}, r"NNODES=2 contradicts srun.* 5 tasks on 3 machine\(s\).*--launcher none"),
+        ({}, {**SRUN, "WORLD_SIZE": "7"}, r"WORLD_SIZE=7 contradicts srun.* 5 tasks on 3 machine\(s\)"),
         ({"gpus_here": 2}, {**TORCHRUN, "CUDA_VISIBLE_DEVICES": "0,1"}, r"started 4 processes.* sees 2 GPU"),
         ({"launcher": "slurm"}, BATCH_SHELL, "SLURM_STEP_NUM_TASKS.* is not set: start the program by `srun"),
         ({}, {**SRUN, "SLURM_NODEID": "9"}, "SLURM_NODEID=9 is not among the nodes"),
