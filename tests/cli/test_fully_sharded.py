@@ -151,3 +151,20 @@ def test_mask_rcnn_trains_as_with_ddp_resumes_and_becomes_an_ordinary_checkpoint
     assert run(tmp_path / "on", "train.max_iter=5", "train.grad_clip=1.0", "--resume", files[0], "--no-validate") == 0
     assert list(losses(tmp_path / "on")) == [4]
     assert Path(tmp_path / "on" / "model_final.pth").is_file()
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_early_stopping_and_the_validation_loss(tmp_path):
+    judged = ["train.eval_period=1", "train.checkpointer.save_best=auto", "+train.early_stopping.patience=2"]
+    kept = ["+train.validation_loss.period=1", "train.checkpointer.period=1", "train.checkpointer.max_to_keep=2"]
+    still = "optimizer.lr=0"  # each evaluation is as good as the first
+    assert run(tmp_path, "--num-procs", 2, "train.max_iter=8", "train.fsdp={}", *judged, *kept, still) == 0
+    log = (tmp_path / "log.txt").read_text("utf-8")
+    assert "Training ends before iteration 3: bbox/AP did not improve by more than 0 in 2 evaluations" in log
+    folders = {path.name for path in tmp_path.glob("*.dcp")}
+    assert folders == {"model_0000001.dcp", "model_0000002.dcp", "model_best.dcp", "model_final.dcp"}
+    assert read_checkpoint(tmp_path / "model_best.dcp")["iteration"] == 0
+    lines = map(json.loads, (tmp_path / "metrics.json").read_text("utf-8").splitlines())
+    validated = [line["validation/total_loss"] for line in lines if "validation/total_loss" in line]
+    assert len(validated) >= 3
+    assert all(loss > 0 for loss in validated)
