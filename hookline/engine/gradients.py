@@ -132,18 +132,28 @@ def gradient_norm(parameters: Sequence[torch.Tensor], norm_type: float = 2.0) ->
 def unsynchronized(model: nn.Module) -> AbstractContextManager[Any]:
     """Return a context in which a wrapped model's backward sends no gradients to other ranks.
 
-    All but the last of the batches that are accumulated run in it, so that ranks reduce once per optimizer step.
+    All but the last of the batches that are accumulated run in it, so that ranks reduce once per optimizer step. Where
+    a static graph is still to be learnt, in the first steps, every batch is reduced, which gives the same means.
 
     Args:
         model: any module; one that is neither wrapped for data parallelism nor fully sharded gets an idle context.
     """
     no_sync = getattr(model, "no_sync", None)
     if no_sync is not None:
-        return no_sync()
+        return _AS_IT_IS if _learns_graph(model) else no_sync()
     switch = getattr(model, "set_requires_gradient_sync", None)
     if switch is None or getattr(model, "reduces_every_batch", False):
         return _AS_IT_IS
     return _switched_off(switch)
+
+
+def _learns_graph(model: Any) -> bool:
+    """Tell whether DistributedDataParallel has yet to learn its static graph, as it does in its first backward passes.
+
+    If one of them sends nothing, torch fails, or takes it for a part of the graph and from then on waits for it again
+    before it sends anything. When all is learnt, the buckets of gradients have been rebuilt.
+    """
+    return getattr(model, "static_graph", False) and not getattr(model, "_has_rebuilt_buckets", False)
 
 
 @contextmanager

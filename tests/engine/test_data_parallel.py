@@ -126,6 +126,8 @@ def test_several_processes_train_like_one(alone, tmp_path, processes):
         ({"find_unused_parameters": True, "broadcast_buffers": True}, 1, 1e-5),
         ({"static_graph": True, "bucket_cap_mb": 1}, 1, 1e-5),
         ({"gradient_as_bucket_view": True}, 3, 1e-5),
+        ({"static_graph": True}, 2, 1e-5),
+        ({"static_graph": True, "gradient_as_bucket_view": True}, 3, 1e-5),
         ({"fp16_compression": True}, 1, 1e-2),
     ],
 )
@@ -232,6 +234,19 @@ def test_the_last_batch_of_a_step_counts(group_of_one, options):
     with pytest.raises(UnusedParameterError, match=r"2 parameter.s. got no gradient, so there .*extra.weight, extra"):
         train_parts([False], **options)
     train_parts([True, False], find_unused_parameters=True, **options)
+
+
+def test_a_static_graph_is_learnt_before_batches_are_accumulated(group_of_one, monkeypatch):
+    sent = []
+    forward = nn.parallel.DistributedDataParallel.forward
+
+    def noting(self, batch):
+        sent.append(self.require_backward_grad_sync)
+        return forward(self, batch)
+
+    monkeypatch.setattr(nn.parallel.DistributedDataParallel, "forward", noting)
+    train_parts([True, True, True], static_graph=True)
+    assert sent == [True] * 3 + [False, False, True] * 2
 
 
 def test_synchronised_norm_is_plain_in_a_single_process(caplog):
