@@ -20,6 +20,7 @@ import torch
 
 from hookline.engine.launch_cpus import threads_of_rank
 from hookline.engine.launch_env import plan_launch
+from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
 from hookline.engine.launch_signals import left_by_sigterm
@@ -171,7 +172,8 @@ def _spawn(
         _place(plan, address, first_rank + local_rank, local_rank, backend, waits)
         for local_rank in range(plan.local_size)
     )
-    Watch((_start(place, work) for place in places), early_signal).run()
+    herald = Herald(address, store) if plan.num_machines > 1 else None
+    Watch((_start(place, work) for place in places), early_signal, herald).run()
     del store  # served until here
 
 

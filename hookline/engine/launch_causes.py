@@ -22,7 +22,12 @@ import torch.distributed as dist
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_network import host_towards
 
-__all__ = ["Causes", "LostContactError", "Orphaned", "has_lost_contact"]
+__all__ = ["CAUSE", "ENDED", "Causes", "LostContactError", "Orphaned", "ask_in_time", "has_lost_contact"]
+
+CAUSE = "hookline/cause"
+"""Where the store keeps what the first one to fail has told."""
+ENDED = "hookline/ended/{}"
+"""Set before a rank is ended by its starter, because of another one."""
 
 # How long a rank looks for the cause. Its starter gives it two seconds to end by itself.
 _LOOK_S = 1.5
@@ -35,7 +40,6 @@ _LAST_GRACE_S = 10.0
 # How long rank 0 waits, when its work is done, for that of the others.
 _LEAVE_S = 300.0
 _SHOWN_RANKS = 8
-_CAUSE = "hookline/cause"
 _LEFT = "hookline/left"
 _DONE = "hookline/done"  # rank 0's work is
 _LOST = "hookline/lost/{}"
@@ -108,11 +112,17 @@ class Causes:
     def tell(self, error: BaseException) -> None:
         """Tell the others that this rank failed, and of what; only the first one to fail is remembered.
 
+        A rank that its starter ends because of another one tells nothing.
+
         Args:
             error: What was raised.
         """
         cause = {"rank": self._rank, "host": self._host, "text": _describe(error)}
-        self._ask(lambda: self._store.compare_set(_CAUSE, "", json.dumps(cause)))
+        ask_in_time(lambda: self._tell(json.dumps(cause)))
+
+    def _tell(self, cause: str) -> None:
+        if not self._store.check([ENDED.format(self._rank)]):
+            self._store.compare_set(CAUSE, "", cause)
 
     def explain(self, error: BaseException) -> LostContactError:
         """Find out why this rank lost contact with others.
@@ -123,7 +133,7 @@ class Causes:
         Returns:
             What to raise instead.
         """
-        found = self._ask(self._look)
+        found = ask_in_time(self._look)
         waited: tuple[float, str] | None = None
         if isinstance(error, WaitedTooLongError):
             waited = error.seconds, error.setting
@@ -142,7 +152,7 @@ class Causes:
                     self._store.set(_DONE, "1")
                 self._store.add(_LEFT, 1)
             while self._rank == 0 and self._store.add(_LEFT, 0) < self._world_size and time.monotonic() < deadline:
-                if self._store.check([_CAUSE]):
+                if self._store.check([CAUSE]):
                     return
                 time.sleep(0.05)
 
@@ -177,7 +187,7 @@ class Causes:
         """Tell whether a rank has failed, or machine 0 is gone before its work was done."""
         try:
             self._zero_is_done = self._zero_is_done or self._store.check([_DONE])
-            return self._store.check([_CAUSE])
+            return self._store.check([CAUSE])
         except RuntimeError:
             return not self._zero_is_done
 
@@ -211,28 +221,33 @@ class Causes:
             _append(self._store, _ALL_LOST, f"{self._rank} ")  # few questions: at 1000 ranks all ask at once
         deadline = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
-            if self._store.check([_CAUSE]):
-                return json.loads(self._store.get(_CAUSE))
+            if self._store.check([CAUSE]):
+                return json.loads(self._store.get(CAUSE))
             time.sleep(0.05)
         lost = {int(rank) for rank in self._store.get(_ALL_LOST).decode().split()}
         lines = [line.partition(" ") for line in self._store.get(_HOSTS).decode().splitlines()]
         hosts = {int(rank): host for rank, _, host in lines}
         return sorted((rank, host) for rank, host in hosts.items() if rank not in lost)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """Ask the store, None if it does not answer in time."""
-        answers: list[Any] = []
 
-        def ask() -> None:
-            try:
-                answers.append(question())
-            except RuntimeError:  # it is gone
-                return
+def ask_in_time(question: Callable[[], Any]) -> Any:
+    """Ask the store, None if it does not answer in time.
 
-        thread = threading.Thread(target=ask, name="causes", daemon=True)
-        thread.start()
-        thread.join(_ANSWER_S)
-        return answers[0] if answers else None
+    Args:
+        question: Asks it; may raise RuntimeError or OSError.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(question())
+        except (RuntimeError, OSError):  # it is gone
+            return
+
+    thread = threading.Thread(target=ask, name="causes", daemon=True)
+    thread.start()
+    thread.join(_ANSWER_S)
+    return answers[0] if answers else None
 
 
 def _append(store: Any, key: str, text: str) -> None:

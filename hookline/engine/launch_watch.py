@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_report import Ending
 
 __all__ = ["RankFailedError", "Watch", "Worker"]
@@ -85,12 +86,19 @@ class Watch:
     Args:
         starting: Starts the ranks of this machine one by one as it is iterated over.
         early_signal: Tells which signal came before, if it should be passed on, too.
+        herald: Tells other machines of ranks that cannot do it themselves; None where there are none.
     """
 
-    def __init__(self, starting: Iterable[Worker], early_signal: Callable[[], int | None] | None = None) -> None:
+    def __init__(
+        self,
+        starting: Iterable[Worker],
+        early_signal: Callable[[], int | None] | None = None,
+        herald: Herald | None = None,
+    ) -> None:
         self.workers: list[Worker] = []
         self._starting = starting
         self._early_signal = early_signal
+        self._herald = herald
         self._passed_on: set[int] = set()
         self._to_pass_on: deque[int] = deque()
         self._all_started = False
@@ -125,6 +133,7 @@ class Watch:
         while self._alive():
             self._look(timeout_s=0.5 if deadline is None else max(0.0, min(0.5, deadline - time.monotonic())))
             if deadline is None and (failed := [w for w in self.workers if w.has_failed()]):
+                self._tell_others(failed)
                 ending = failed[0].ending
                 deadline = time.monotonic() + _GRACE_S[ending.kind if ending is not None else "error"]
             if deadline is not None and time.monotonic() >= deadline:
@@ -156,14 +165,23 @@ class Watch:
 
     def _terminate(self) -> None:
         """SIGTERM, and SIGKILL for what has not ended by then: a rank may hang in a collective."""
+        self._stopped.update(worker.rank for worker in self._alive() if not worker.has_failed())
+        self._tell_others([worker for worker in self.workers if worker.has_failed()])
         for worker in self._alive():
-            if not worker.has_failed():
-                self._stopped.add(worker.rank)
             worker.process.terminate()
         deadline = time.monotonic() + _TERM_GRACE_S
         while self._alive() and time.monotonic() < deadline:
             self._look(timeout_s=0.1)
         self.kill()
+
+    def _tell_others(self, failed: list[Worker]) -> None:
+        """Tell the other machines of a rank that died without a word, and not to heed those that are ended for it."""
+        if self._herald is None:
+            return
+        if failed and (first := self._first(failed)).ending is None:
+            self._herald.tell_death(first.rank, f"it {_death(first.process.exitcode or 1)}")
+        if self._stopped:
+            self._herald.tell_ending(self._stopped)
 
     def kill(self) -> None:
         """End at once what still runs, and close what led to it."""
@@ -245,7 +263,7 @@ class Watch:
         if ending is None:
             if -code in self._passed_on:
                 raise SystemExit(128 - code)
-            raise RankFailedError(_describe_death(worker.rank, code), worker.rank)
+            raise RankFailedError(f"rank {worker.rank} {_death(code)}", worker.rank)
         if ending.kind == "exit":
             raise SystemExit(ending.code)
         if ending.kind == "interrupt":
@@ -258,9 +276,9 @@ class Watch:
         raise cloudpickle.loads(ending.error) from cause
 
 
-def _describe_death(rank: int, code: int) -> str:
+def _death(code: int) -> str:
     if code >= 0:
-        return f"rank {rank} ended with exit code {code} without a word"
+        return f"ended with exit code {code} without a word"
     name = signal.Signals(-code).name
     hint = "; the system may have run out of memory (see dmesg)" if -code == signal.SIGKILL else ""
-    return f"rank {rank} was killed by {name}{hint}"
+    return f"was killed by {name}{hint}"

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+import failing_run
 from hookline.engine.launch_attempt import attempt
 from hookline.engine.launch_plan import RendezvousError
 from hookline.engine.launch_store import serve_store
 
-PROGRAM = Path(__file__).with_name("failing_run.py")
+PROGRAM = failing_run.__file__
 SOON = timedelta(seconds=60)
 
 
@@ -61,7 +62,7 @@ def agents(folder: Path, machines: int, *arguments: str) -> list[tuple[int, str]
         port = probe.getsockname()[1]
     meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=1", "--local-addr=127.0.0.1"]
     how = [f"--nnodes={machines}", "--nproc-per-node=2", "--max-restarts=1", *meeting]
-    command = [sys.executable, "-m", "torch.distributed.run", *how, str(PROGRAM), str(folder), *arguments]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, PROGRAM, str(folder), *arguments]
     with ExitStack() as stack:
         programs = []
         for _ in range(machines):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from hookline.distributed_groups import WaitedTooLongError
 from hookline.engine import launch_causes
 from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
+from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_store import serve_store
 
 CLOSED = RuntimeError("[/builds/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:5")
@@ -64,6 +65,23 @@ def test_the_first_failure_is_what_all_others_name(ranks, error, words):
     for rank in (0, 1):
         with pytest.raises(LostContactError, match=rf"rank {rank} ended because rank 2 on \S+ failed before: {words}"):
             raise ranks[rank].explain(CLOSED)
+
+
+def test_a_starter_tells_of_a_rank_that_was_killed(ranks):
+    """What those say that it ends for that is no cause, even if its word comes late."""
+    herald = Herald(ranks[0]._address)
+    herald.tell_ending([1])
+    ranks[1].tell(SystemExit(143))
+    herald.tell_death(2, "it was killed by SIGKILL")
+    found = str(ranks[0].explain(CLOSED))
+    assert re.match(r"rank 0 ended because rank 2 on \S+ failed before: it was killed by SIGKILL$", found)
+
+
+def test_nobody_listens_to_a_starter_that_cannot_reach_the_store(capfd):
+    store, address = serve_store(None)
+    del store
+    Herald(address).tell_death(2, "it was killed by SIGKILL")
+    assert capfd.readouterr().err == ""
 
 
 def test_who_says_nothing_is_named(ranks):

@@ -1,5 +1,6 @@
 """The watch over ranks: which signals reach them, and who is blamed."""
 
+import contextlib
 import os
 import signal
 from multiprocessing import Pipe
@@ -72,3 +73,20 @@ def test_who_is_blamed(make_worker, others, blamed):
     with pytest.raises(RankFailedError) as error:
         Watch(workers).run()
     assert error.value.rank == blamed
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([-signal.SIGKILL], [(0, "it was killed by SIGKILL; the system may have run out of memory (see dmesg)")]),
+        ([0, 3], [(1, "it ended with exit code 3 without a word")]),
+        ([0, 0], []),
+    ],
+)
+def test_a_death_is_told_to_other_machines(make_worker, codes, told):
+    found = []
+    herald = SimpleNamespace(tell_death=lambda *death: found.append(death))
+    watch = Watch([make_worker(rank, code) for rank, code in enumerate(codes)], herald=herald)
+    with pytest.raises(RankFailedError) if told else contextlib.nullcontext():
+        watch.run()
+    assert found == told

@@ -139,6 +139,20 @@ def test_the_other_machine_names_the_cause(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_that_is_killed_on_another_machine_is_named(tmp_path):
+    """Its starter tells; what its neighbour says, which the starter ends, is not taken for the cause."""
+    port = free_port()
+    fault = ["--where", "forward", "--how", "kill", "--rank", "3", "--slow", "8"]
+    programs = [machine(tmp_path, n, port, *fault, procs=2) for n in (0, 1)]
+    (code, output), (other_code, other_output) = ends(programs, tmp_path)
+    assert code == other_code == 1
+    death = r"was killed by SIGKILL; the system may have run out of memory \(see dmesg\)"
+    cause = rf"LostContactError: rank [01] ended because rank 3 on \S+ failed before: it {death}"
+    assert re.search(cause, output), output
+    assert re.search(rf"RankFailedError: rank 3 {death}", last_line(other_output)), other_output
+
+
+@pytest.mark.slow
 def test_a_rank_that_hangs_on_another_machine_is_ended(tmp_path):
     """It waits outside of any collective, where nothing tells it that the others are gone."""
     port = free_port()

@@ -47,6 +47,8 @@ class Fault:
         args = self.args
         if args.once and Path(args.folder, "fault").exists():
             return
+        if where == args.where and iteration == FAULT_ITER and args.slow and get_rank() != args.rank:
+            time.sleep(args.slow)  # so that it waits for nobody when the other one fails
         if where != args.where or (iteration is not None and iteration != FAULT_ITER) or get_rank() != args.rank:
             return
         self.happen()
@@ -198,6 +200,7 @@ def parse():
     parser.add_argument("--machines", type=int)
     parser.add_argument("--machine", type=int)
     parser.add_argument("--rendezvous", type=float, default=200)
+    parser.add_argument("--slow", type=float)
     parser.add_argument("--grace", type=float, default=60)
     return parser.parse_args()
 
