@@ -25,6 +25,7 @@ from hookline.engine.launch_attempt import attempt, torchrun_store
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
 from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, wait_for_connected
+from hookline.engine.launch_nccl import connect_gpus
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_report import Teller, from_main, note_rank
@@ -124,6 +125,8 @@ def in_group(
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(*here, waits.timeout.total_seconds(), give_up, prefix)
             with pulse, _told(place.rank, causes, tell), causes.watched(tell):
+                if backend == "nccl":
+                    connect_gpus(place.rank, waits.rendezvous_timeout, give_up)
                 yield
             is_broken = False
         except SystemExit:
