@@ -22,7 +22,12 @@ def run(argv: Sequence[str]) -> int:
         args = _parser().parse_args(list(argv))
     except SystemExit as stop:  # argparse has said why, or has shown the help
         return stop.code if isinstance(stop.code, int) else 2
-    from hookline.engine import CheckpointError  # now, since "hookline --help" must not wait for torch
+    try:
+        _check_call(Path(args.folder), args.file)
+    except ValueError as error:
+        print(f"hookline consolidate: {error}", file=sys.stderr)
+        return 2
+    from hookline.engine import CheckpointError  # now, since a wrong call must not wait for torch
 
     try:
         print(consolidate(args.folder, args.file, model_only=args.model_only))
@@ -52,8 +57,7 @@ def consolidate(folder: str, file: str, *, model_only: bool = False) -> str:
     from hookline.engine.checkpoint_state import tensor_bytes
     from hookline.engine.checkpoint_write import write_checkpoint
 
-    if not file.endswith(".pth"):
-        raise ValueError(f"FILE {file!r}: expected a name that ends in .pth")
+    _check_call(Path(folder), file)
     source = _checkpoint_in(Path(folder))
     damage = damage_of(source)
     if damage is not None:
@@ -65,6 +69,23 @@ def consolidate(folder: str, file: str, *, model_only: bool = False) -> str:
     write_checkpoint(file, content)
     size = tensor_bytes(content) / 2**20
     return f"{file}: {', '.join(content)} of {source}, {size:.1f} MiB in {time.perf_counter() - started:.1f} s"
+
+
+def _check_call(folder: Path, file: str) -> None:
+    """Find what can be found without torch.
+
+    Raises:
+        ValueError: if there is no such folder, or the file has no usual ending.
+    """
+    if not folder.is_dir():
+        what = (
+            "this is a file, expected the folder of a sharded checkpoint"
+            if folder.exists()
+            else "there is no such folder"
+        )
+        raise ValueError(f"FOLDER {str(folder)!r}: {what}")
+    if not file.endswith(".pth"):
+        raise ValueError(f"FILE {file!r}: expected a name that ends in .pth")
 
 
 def _checkpoint_in(folder: Path) -> Path:
@@ -79,8 +100,6 @@ def _checkpoint_in(folder: Path) -> Path:
 
     if is_shard_folder(folder):
         return folder
-    if not folder.is_dir():
-        raise ValueError(f"FOLDER {str(folder)!r}: there is no such folder")
     found = [path for path in CheckpointFolder(folder).newest_first() if is_shard_folder(path)]
     whole = next((path for path in found if damage_of(path) is None), None)
     if whole is None:
@@ -96,6 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="hookline consolidate", description="Make an ordinary checkpoint file of a sharded one (train.fsdp)."
     )
     parser.add_argument("folder", metavar="FOLDER", help="a checkpoint NAME.dcp, or a run's folder for its newest one")
-    parser.add_argument("file", metavar="FILE", help="the file to write, ending in .pth")
+    parser.add_argument("file", metavar="FILE", help="the file to write, ending in .pth; one that is there is replaced")
     parser.add_argument("--model-only", action="store_true", help="leave out what resuming needs")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -64,8 +65,13 @@ def hfai_client() -> Any | None:
     try:
         return importlib.import_module("hfai.client")
     except ImportError:
-        logger.warning("This looks like an HFAI cluster, but hfai.client cannot be imported: its flag is not polled")
+        _say_once("This looks like an HFAI cluster, but hfai.client cannot be imported: its flag is not polled")
         return None
+
+
+@functools.cache
+def _say_once(warning: str) -> None:
+    logger.warning(warning)
 
 
 def _slurm_job(asked_by: str) -> str:
