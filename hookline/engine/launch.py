@@ -173,7 +173,7 @@ def _spawn(
         for local_rank in range(plan.local_size)
     )
     herald = Herald(address, store) if plan.num_machines > 1 else None
-    Watch((_start(place, work) for place in places), early_signal, herald).run()
+    Watch((_start(place, work) for place in places), early_signal, herald, backend).run()
     del store  # served until here
 
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from hookline.distributed_groups import TIMEOUT
 from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_report import Ending
 
@@ -87,6 +88,7 @@ class Watch:
         starting: Starts the ranks of this machine one by one as it is iterated over.
         early_signal: Tells which signal came before, if it should be passed on, too.
         herald: Tells other machines of ranks that cannot do it themselves; None where there are none.
+        backend: Of the process group, which explains some deaths.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class Watch:
         starting: Iterable[Worker],
         early_signal: Callable[[], int | None] | None = None,
         herald: Herald | None = None,
+        backend: str = "gloo",
     ) -> None:
         self.workers: list[Worker] = []
         self._starting = starting
         self._early_signal = early_signal
         self._herald = herald
+        self._backend = backend
         self._passed_on: set[int] = set()
         self._to_pass_on: deque[int] = deque()
         self._all_started = False
@@ -179,7 +183,7 @@ class Watch:
         if self._herald is None:
             return
         if failed and (first := self._first(failed)).ending is None:
-            self._herald.tell_death(first.rank, f"it {_death(first.process.exitcode or 1)}")
+            self._herald.tell_death(first.rank, f"it {_death(first.process.exitcode or 1, self._backend)}")
         if self._stopped:
             self._herald.tell_ending(self._stopped)
 
@@ -263,7 +267,7 @@ class Watch:
         if ending is None:
             if -code in self._passed_on:
                 raise SystemExit(128 - code)
-            raise RankFailedError(f"rank {worker.rank} {_death(code)}", worker.rank)
+            raise RankFailedError(f"rank {worker.rank} {_death(code, self._backend)}", worker.rank)
         if ending.kind == "exit":
             raise SystemExit(ending.code)
         if ending.kind == "interrupt":
@@ -276,9 +280,14 @@ class Watch:
         raise cloudpickle.loads(ending.error) from cause
 
 
-def _death(code: int) -> str:
+def _death(code: int, backend: str) -> str:
     if code >= 0:
         return f"ended with exit code {code} without a word"
     name = signal.Signals(-code).name
     hint = "; the system may have run out of memory (see dmesg)" if -code == signal.SIGKILL else ""
+    if -code == signal.SIGABRT and backend == "nccl":
+        hint = (
+            f"; NCCL ends a rank so that waited {TIMEOUT} for another one, which hangs or is gone, or that lost it: "
+            "its own words are above"
+        )
     return f"was killed by {name}{hint}"

@@ -90,3 +90,18 @@ def test_a_death_is_told_to_other_machines(make_worker, codes, told):
     with pytest.raises(RankFailedError) if told else contextlib.nullcontext():
         watch.run()
     assert found == told
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (
+            "nccl",
+            r"rank 0 was killed by SIGABRT; NCCL ends a rank so that waited train\.env\.timeout_s for another one",
+        ),
+        ("gloo", "rank 0 was killed by SIGABRT$"),
+    ],
+)
+def test_an_abort_may_be_the_end_of_a_wait(make_worker, backend, words):
+    with pytest.raises(RankFailedError, match=words):
+        Watch([make_worker(0, -signal.SIGABRT)], backend=backend).run()
