@@ -43,6 +43,33 @@ def test_they_are_named_or_get_zeros(tmp_path):
             assert "cannot do this for sharded models" in found["None"]
 
 
+HIDDEN = """
+import logging.handlers
+from torch.utils.checkpoint import checkpoint
+
+def main(rank, folder):
+    quiet, forward = run("fsdp", 3), ConvBlock.forward
+    ConvBlock.forward = lambda self, x: checkpoint(forward, self, x, use_reentrant=True)
+    warned = logging.handlers.BufferingHandler(99)
+    warned.setLevel(logging.WARNING)
+    logging.getLogger("hookline").addHandler(warned)
+    hidden = run("fsdp", 3)
+    ConvBlock.forward = lambda self, x: checkpoint(forward, self, x, use_reentrant=False)
+    seen = run("fsdp", 3)
+    warnings = [record.getMessage() for record in warned.buffer]
+    return {"same": quiet["losses"] == hidden["losses"] == seen["losses"], "warnings": warnings}
+"""
+
+
+@pytest.mark.slow
+def test_reentrant_checkpoints_hide_parameters_and_that_is_said_once(tmp_path):
+    for found in sharded_runs.on_ranks(HIDDEN, tmp_path / "ranks"):
+        assert found["same"]
+        (warning,) = found["warnings"]
+        assert "reentrant activation checkpoints" in warning
+        assert "use_reentrant=False" in warning
+
+
 def test_leaves_are_what_gradients_accumulate_in():
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1))
     frozen = nn.Linear(3, 3).requires_grad_(False)
