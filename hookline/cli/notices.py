@@ -10,16 +10,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
 
+from hookline.signals import end_if_repeated
+
 __all__ = ["early_signal", "received", "remembered", "remembered_in_rank"]
 
-REPEATED_S = 2.0
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2")
 _first: tuple[str, float] | None = None
 
@@ -72,9 +72,8 @@ def _remember(number: int, frame: FrameType | None) -> None:
     global _first
     if _first is None:
         _first = (signal.Signals(number).name, time.monotonic())
-    elif time.monotonic() - _first[1] >= REPEATED_S:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    else:
+        end_if_repeated(number, _first[1])
 
 
 def _ignore(numbers: list[int]) -> None:

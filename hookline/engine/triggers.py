@@ -18,10 +18,9 @@ from types import FrameType
 from typing import Any
 
 from hookline.engine.job_systems import hfai_client, slurm_end_time
+from hookline.signals import end_if_repeated
 
 __all__ = ["CallableTrigger", "DeadlineTrigger", "FileTrigger", "SignalTrigger", "Trigger", "default_triggers"]
-
-REPEATED_S = 2.0  # a scheduler and the starter of the ranks may both deliver one and the same notice
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +95,8 @@ class SignalTrigger(Trigger):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:
             self.fire(f"signal {signal.Signals(number).name}")
-        elif time.monotonic() - self.fired_at >= REPEATED_S:  # asked again: nobody wants to wait for the save
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        else:
+            end_if_repeated(number, self.fired_at)
 
     def ignore_in_child(self) -> None:
         """Ignore the signals in a process that was forked from this one."""

@@ -60,7 +60,8 @@ def test_a_second_signal_ends_the_process_at_once():
     code = (
         "import os, signal, time\n"
         "from hookline.engine import triggers\n"
-        "triggers.REPEATED_S = 0.1\n"
+        "from hookline import signals\n"
+        "signals.REPEATED_S = 0.1\n"
         "triggers.SignalTrigger().start()\n"
         "os.kill(os.getpid(), signal.SIGUSR1)\n"
         "time.sleep(0.2)\n"
