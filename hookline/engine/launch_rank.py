@@ -29,7 +29,7 @@ from hookline.engine.launch_nccl import connect_gpus
 from hookline.engine.launch_network import interface_towards
 from hookline.engine.launch_pulse import Pulse
 from hookline.engine.launch_report import Teller, from_main, note_rank
-from hookline.engine.launch_signals import follow_starter, obey_signals
+from hookline.engine.launch_signals import follow_parent, follow_starter, obey_signals
 from hookline.engine.launch_store import keep_quiet, say
 
 __all__ = ["RankPlace", "Waits", "in_group", "rank_main"]
@@ -115,6 +115,8 @@ def in_group(
     device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
     say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
+    if by_torchrun:
+        follow_parent()
     with interface_towards(place.address):
         here = (place.address, place.rank, place.world_size)
         store, prefix = _meet(place, by_torchrun, store)

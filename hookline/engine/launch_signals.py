@@ -13,12 +13,13 @@ from typing import Any
 
 from hookline.engine.launch_causes import Orphaned
 
-__all__ = ["follow_starter", "left_by_sigterm", "obey_signals"]
+__all__ = ["follow_parent", "follow_starter", "left_by_sigterm", "obey_signals"]
 
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0
 _REPEATED_INTERRUPT_S = 2.0
 _AGAIN_S = 0.05
+_PARENT_PERIOD_S = 1.0
 _starter_is_gone = threading.Event()
 
 
@@ -37,6 +38,11 @@ def follow_starter(lifeline: Connection) -> None:
         lifeline: Ends when the starter does, however that happens.
     """
     threading.Thread(target=_follow, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def follow_parent() -> None:
+    """End this process soon after the one that started it, such as torchrun, which has no lifeline."""
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), name="parent", daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -118,6 +124,16 @@ def _follow(lifeline: Connection) -> None:
     """End this process soon after its starter, which may have been killed without a chance to say so."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()  # nothing is ever sent
+    _end_orphan()
+
+
+def _follow_parent(parent: int) -> None:
+    while os.getppid() == parent:  # an orphan gets another one
+        time.sleep(_PARENT_PERIOD_S)
+    _end_orphan()
+
+
+def _end_orphan() -> None:
     _starter_is_gone.set()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_ORPHAN_GRACE_S)
