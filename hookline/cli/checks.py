@@ -27,7 +27,8 @@ def check_names(names: Iterable[Any], known: Collection[str], prefix: str, where
     for key in map(str, names):
         if key not in known:
             hint = nearest(key, known, prefix=f"{prefix}.")
-            raise UsageError(f"{where}unknown setting {prefix}.{key}; {hint}. Own values belong outside of `train`")
+            hint += "" if hint.endswith("?") else "."
+            raise UsageError(f"{where}unknown setting {prefix}.{key}; {hint} Own values belong outside of `train`")
 
 
 def expect_int(key: str, value: Any, least: int) -> None:
