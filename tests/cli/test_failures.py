@@ -221,6 +221,7 @@ def test_under_torchrun(tmp_path, how):
     assert code == 1, output + errors
     cause = r"rank +: 1 .*\n +exitcode +: -9 " if how == "kill" else r"ValueError: broken in forward on purpose"
     assert re.search(cause, errors), errors
+    assert errors.count("error: rank 1 failed:") == (how == "raise"), errors
     assert "closed by peer" not in output + errors
     code, output, errors = Run(tmp_path, "--resume", torchrun=True).end()
     assert code == 0, output + errors
