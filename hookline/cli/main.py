@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 
+from hookline.signals import obey_sigterm_as_process_1
+
 __all__ = ["main"]
 
 # subcommand: (module with the function, function, one line of help)
@@ -58,6 +60,7 @@ def _run(arguments: list[str]) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"hookline: there is no command {name!r}{hint}\n\n{_help()}", file=sys.stderr)
         return 2
+    obey_sigterm_as_process_1()
     module, function, _ = COMMANDS[name]
     return getattr(importlib.import_module(module), function)(rest)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hookline.cli.notices import early_signal, remembered
 from hookline.config.command_line import default_argument_parser
+from hookline.signals import obey_sigterm_as_process_1
 
 __all__ = ["main", "parse_arguments", "run"]
 
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None, prog: str = "train_net.py") -> int:
         The exit code: 0 done, 1 the run failed, 2 the call or the recipe is wrong, 128 + signal on a signal.
     """
     args = parse_arguments(argv, prog)
+    obey_sigterm_as_process_1()
     try:
         with _quiet_torch(), contextlib.nullcontext() if args.eval_only else remembered():
             return _launch(args)
