@@ -47,14 +47,18 @@ def test_only_what_the_wheel_is_made_of_is_sent_to_the_builder():
 
 
 def test_compose_has_a_profile_for_each_kind_of_machine():
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+    text = (ROOT / "docker-compose.yml").read_text("utf-8").replace("${HOOKLINE_GPUS:-1}", "3")
+    services = yaml.safe_load(text)["services"]
     assert {name: service["profiles"] for name, service in services.items()} == {"cpu": ["cpu"], "gpu": ["gpu"]}
     for service in services.values():
         assert service["command"][0] == "train"
-        parse_arguments(service["command"][1:])
+        args = parse_arguments(service["command"][1:])
+        assert args.num_gpus == (3 if "deploy" in service else None)
+        assert service["init"]
         assert {volume.split(":", 2)[-1] for volume in service["volumes"]} >= {"/cache"}
         assert service["stop_grace_period"] == "2m"
-    assert "nvidia" in str(services["gpu"]["deploy"])
+    (gpus,) = services["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (gpus["driver"], gpus["count"]) == ("nvidia", 3)  # as many as the command uses
 
 
 @pytest.mark.parametrize("job", list(pods()))
