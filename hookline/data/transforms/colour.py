@@ -65,7 +65,9 @@ class BlendTransform(_BlendTransform):
 
     def _table(self, value: np.ndarray) -> np.ndarray:
         """Return what becomes of each of the 256 values where the source is ``value``."""
-        blended = self.src_weight * value + self.dst_weight * np.arange(256, dtype=np.float32)
+        # summed in float64 by name: numpy 1 and 2 promote a scalar beside an array differently, the pixels are the same
+        scaled = float(self.dst_weight) * np.arange(256, dtype=np.float32)
+        blended = float(self.src_weight) * float(value) + scaled.astype(np.float64)
         return np.clip(blended, 0, 255).astype(np.uint8)
 
     def _blend(self, img: np.ndarray, source: np.ndarray) -> np.ndarray:
