@@ -180,7 +180,7 @@ def _shard(
     cpu_offload: bool,
 ) -> None:
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (get_world_size(),)),
@@ -191,6 +191,10 @@ def _shard(
     for name in names:
         fully_shard(model.get_submodule(name), reshard_after_forward=reshard_after_forward, **options)
     fully_shard(model, **options)
+    if device.type == "cpu":
+        for module in model.modules():
+            if isinstance(module, FSDPModule):  # torch 2.8 asks gloo for the mean of gradients, which gives the sum
+                module.set_force_sum_reduction_for_comms(True)
     model.last_unit = ""  # type: ignore[assignment]
     for name in names:  # before the parameters are gathered, for which ranks wait
         model.get_submodule(name).register_forward_pre_hook(partial(_note_unit, model, name), prepend=True)
