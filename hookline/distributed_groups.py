@@ -126,7 +126,10 @@ def gloo_group(
     if has_own_time not in twins:
         timeout = within or _time_of(has_own_time)
         ranks = dist.get_process_group_ranks(source)
-        made = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
+        # alone only where other ranks stay away: for groups so made torch 2.8 takes names that differ between
+        # ranks, for ever waiting for each other, once a group was made that some of them are not in
+        alone = source is not dist.group.WORLD
+        made = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=alone)
         assert isinstance(made, dist.ProcessGroup)
         twins[has_own_time] = made
     return twins[has_own_time]
