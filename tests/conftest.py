@@ -47,5 +47,7 @@ def leave_no_trace():
 
 
 def _is_library_thread(thread) -> bool:
-    """Threads that libraries keep for the life of the process by design (tqdm's monitor, hypothesis)."""
+    """Threads that libraries keep for the life of the process by design (of tqdm, hypothesis, torch's compiler)."""
+    if "(_read_thread)" in thread.name:  # that of torch 2.8's compiler
+        return True
     return thread.name.startswith(("tqdm", "TMonitor", "pydevd")) or type(thread).__name__ == "TMonitor"

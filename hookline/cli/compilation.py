@@ -8,11 +8,13 @@ import shutil
 import sys
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from hookline.cli.checks import check_group, expect_bool, expect_one_of, nearest
 from hookline.cli.errors import UsageError
+from hookline.modeling.layers.recompute import RecomputedSequential, compiled_backward_keeps_buffers
 
 __all__ = ["check_compile", "compile_modules"]
 
@@ -64,7 +66,8 @@ def compile_modules(setting: DictConfig | None, model: nn.Module, device: str = 
         device: where it will run, as torch names the kind: ``cpu``, ``cuda``.
 
     Raises:
-        UsageError: if there is no such module, or nothing on this machine that compiles.
+        UsageError: if there is no such module, nothing on this machine that compiles, or a torch that would compile it
+            wrongly.
     """
     if setting is None:
         return
@@ -81,9 +84,30 @@ def compile_modules(setting: DictConfig | None, model: nn.Module, device: str = 
     if group["backend"] == "inductor":
         _check_compiler(device)
     for target in _targets(group["target"]):
+        _check_recomputed(target, modules[target])
         options = {key: group[key] for key in ("mode", "dynamic", "fullgraph", "backend")}
         modules[target].compile(**options)
         logger.info(f"{target} is compiled when it is first called: {options}")
+
+
+def _check_recomputed(target: str, module: nn.Module) -> None:
+    """Refuse compiled blocks whose running statistics this torch would update twice a step.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    blocks = [name for name, part in module.named_modules() if isinstance(part, RecomputedSequential) and _counts(part)]
+    if blocks and not compiled_backward_keeps_buffers():
+        raise UsageError(
+            f"train.compile.target={target!r}: its {blocks[0] or 'blocks'} computes activations again (with_cp=True), "
+            f"and torch {torch.__version__} would update the running statistics of batch norm a second time in a "
+            "compiled backward pass: take a newer torch (2.14 does it right), with_cp=False, or train.compile=null"
+        )
+
+
+def _counts(module: nn.Module) -> bool:
+    norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    return any(norm.track_running_stats for norm in norms)
 
 
 def _targets(target: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from child_processes import run_ranks
 from hookline.modeling.backbone import BasicBlock, BasicStem, BottleneckBlock, ResNet
-from hookline.modeling.layers.recompute import RecomputedSequential
+from hookline.modeling.layers.recompute import RecomputedSequential, compiled_backward_keeps_buffers
 
 
 def network(with_cp, norm="BN", freeze_at=0, block=BasicBlock):
@@ -101,6 +101,8 @@ def test_keys_are_those_without():
 
 
 def test_compiled():
+    if not compiled_backward_keeps_buffers():
+        pytest.skip(f"torch {torch.__version__} updates running statistics twice; train.compile refuses it")
     model = network(True)
     model.compile(backend="aot_eager")
     with warnings.catch_warnings():
