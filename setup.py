@@ -9,10 +9,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "hookline/__init__.py").read_text("utf-8"), re.MULTILINE)
 assert VERSION is not None
 
-# Lower bounds only; docs/decisions.md says why each one is here.
+# Lower bounds only; docs/decisions.md says why each one is here. `make test-oldest` tries exactly these.
 REQUIRES = [
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.8",
+    "torchvision>=0.23",
     "numpy>=1.26",
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",
@@ -22,14 +22,14 @@ REQUIRES = [
     "pycocotools>=2.0.8",
     "hotcoco>=1.0",
     "pillow>=10.1",
-    "tensorboard>=2.15",
+    "tensorboard>=2.16",
     "tabulate>=0.9",
     "tqdm>=4.66",
 ]
-FAST = ["isal>=1.5"]  # CRC-32 of FFRecord files ten times as fast
+FAST = ["isal>=1.5.1"]  # CRC-32 of FFRecord files ten times as fast
 WANDB = ["wandb>=0.31"]
 MLFLOW = ["mlflow-skinny>=3.17", "sqlalchemy>=2.0", "alembic>=1.13"]  # the last two for stores in a database
-TEST = ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", *WANDB, *MLFLOW]
+TEST = ["pytest>=8.0", "pytest-timeout>=2.3.1", "hypothesis>=6.100", "psutil>=5.9", *WANDB, *MLFLOW]
 LINT = ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML", "types-tabulate", "types-tqdm"]
 
 setup(
