@@ -153,12 +153,12 @@ def test_consolidate_takes_a_run_and_refuses_the_rest(run_folder, tmp_path, caps
     assert torch.load(target, weights_only=True)["iteration"] == 11
     assert consolidate([str(run_folder), str(target), "--model-only"]) == 0
     assert list(torch.load(target, weights_only=True)) == ["model", "meta"]
-    for folder, file, words in (
-        (tmp_path / "nothing", target, "there is no such folder"),
-        (tmp_path, target, "it has none"),
-        (run_folder, tmp_path / "out", "ends in .pth"),
+    for folder, file, code, words in (
+        (tmp_path / "nothing", target, 2, "there is no such folder"),
+        (tmp_path, target, 1, "it has none"),
+        (run_folder, tmp_path / "out", 2, "ends in .pth"),
     ):
-        assert consolidate([str(folder), str(file)]) == 1
+        assert consolidate([str(folder), str(file)]) == code
         assert words in capsys.readouterr().err
     spoil(run_folder / "model_0000011.dcp" / "__0_0.distcp")
     assert consolidate([str(run_folder / "model_0000011.dcp"), str(target)]) == 1
