@@ -30,6 +30,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 test-oldest:
+	@$(PYTHON) -c "import sys; sys.exit('the oldest libraries have wheels for Python 3.10 to 3.12: PYTHON=python3.12' if sys.version_info > (3, 13) else 0)"
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
 	$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/oldest.txt

@@ -22,7 +22,7 @@ REQUIRES = [
     "pycocotools>=2.0.8",
     "hotcoco>=1.0",
     "pillow>=10.1",
-    "tensorboard>=2.16",
+    "tensorboard>=2.16.2",
     "tabulate>=0.9",
     "tqdm>=4.66",
 ]

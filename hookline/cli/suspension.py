@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,8 @@ from hookline.engine.suspend import SuspendCheckpointer, go_suspend, requeue_slu
 from hookline.engine.triggers import DeadlineTrigger, FileTrigger, Trigger, default_triggers
 
 __all__ = ["build_deadline", "build_suspend_checkpointer"]
+
+logger = logging.getLogger(__name__)
 
 ON_SUSPEND: dict[str, Callable[[], None]] = {"requeue": requeue_slurm_job, "go_suspend": go_suspend}
 
@@ -40,6 +44,10 @@ def build_suspend_checkpointer(
     code = settings.exit_code
     if code is not None and (not isinstance(code, int) or not 0 <= code <= 255):
         raise UsageError(f"train.suspend.exit_code={code!r}: expected null or 0 to 255")
+    if code != 0 and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        logger.warning(
+            "torchrun --max-restarts will start a suspended run again; train.suspend.exit_code=0 keeps it from that"
+        )
     if not isinstance(settings.period, int) or settings.period < 1:
         raise UsageError(f"train.suspend.period={settings.period!r}: expected a number of steps of at least 1")
     return SuspendCheckpointer(

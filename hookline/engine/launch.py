@@ -85,6 +85,8 @@ def launch(
     Raises:
         LaunchError: If the run cannot be started as asked; names the flags or variables.
     """
+    if on_cpu and num_gpus_per_machine:
+        raise LaunchError(f"num_gpus_per_machine={num_gpus_per_machine} and on_cpu=True contradict each other")
     request = LaunchRequest(
         num_gpus=num_gpus_per_machine,
         num_procs=num_procs_per_machine,

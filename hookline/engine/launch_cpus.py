@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["threads_of_rank"]
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_TASK = "SLURM_CPUS_PER_TASK"
+_TASK, _NODE = "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"
 
 
 def threads_of_rank(local_size: int, environ: Mapping[str, str], *, is_task: bool = False) -> int:
@@ -25,8 +25,16 @@ def threads_of_rank(local_size: int, environ: Mapping[str, str], *, is_task: boo
         The number of threads, at least 1.
     """
     cpus = _usable_cpus()
-    own = environ.get(_TASK, "") if is_task else ""
-    return min(cpus, int(own)) if own.isdecimal() and int(own) else max(1, cpus // local_size)
+    if is_task:
+        own, of_node = (_number(environ, name) for name in (_TASK, _NODE))
+        if own or cpus < of_node:  # bound to CPUs of its own, as by --cpus-per-gpu
+            return min(cpus, own or cpus)
+    return max(1, cpus // local_size)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _usable_cpus() -> int:

@@ -115,7 +115,7 @@ def in_group(
     device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
     host = socket.gethostname()
     say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
-    if by_torchrun:
+    if by_torchrun and "TORCHELASTIC_RUN_ID" in os.environ:  # another parent, such as a shell, may leave before us
         follow_parent()
     with interface_towards(place.address):
         here = (place.address, place.rank, place.world_size)

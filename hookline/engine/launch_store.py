@@ -189,7 +189,7 @@ def _opened(address: tuple[str, int], timeout: timedelta, **options: Any) -> dis
     thread.join(timeout.total_seconds() + 1)
     if not found:
         raise TimeoutError(f"no answer within {timeout.total_seconds():.3g} s")
-    if isinstance(found[0], dist.DistError):
+    if isinstance(found[0], RuntimeError):  # torch's DistError, or in older versions a failed check of the answer
         raise ConnectionError(str(found[0]).split("\n")[0])
     if isinstance(found[0], Exception):
         raise found[0]

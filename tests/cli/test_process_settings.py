@@ -116,6 +116,7 @@ def test_what_each_process_applies():
     assert build_process_settings(cfg, argparse.Namespace(eval_only=True)).cudnn_benchmark is False
     assert launch_options(cfg) == {
         "backend": "gloo",
+        "on_cpu": True,
         "timeout": timedelta(seconds=5),
         "eval_timeout": timedelta(seconds=7.5),
         "rendezvous_timeout": timedelta(minutes=5),

@@ -34,3 +34,9 @@ def test_each_rank_has_its_part(machine, ranks, quota, task_cpus, is_task, threa
         machine.write_text(f"{quota}\n")
     environ = {} if task_cpus is None else {"SLURM_CPUS_PER_TASK": task_cpus}
     assert threads_of_rank(ranks, environ, is_task=is_task) == threads
+
+
+@pytest.mark.parametrize(("of_node", "threads"), [("128", 16), ("16", 2), (None, 2)])
+def test_a_task_that_is_bound_to_cpus_of_its_own_takes_them_all(machine, of_node, threads):
+    environ = {} if of_node is None else {"SLURM_CPUS_ON_NODE": of_node}
+    assert threads_of_rank(8, environ, is_task=True) == threads
