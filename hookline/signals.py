@@ -1,15 +1,17 @@
-"""Signals that end a process: one that comes a second time, and SIGTERM in the first process of a container.
+"""Signals that end a process: one that comes a second time, one that comes too early, SIGTERM in a container.
 
 Linux spares process 1 from every signal that has no handler, even from those that it sends itself.
 """
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
-__all__ = ["REPEATED_S", "end_if_repeated", "obey_sigterm_as_process_1"]
+__all__ = ["REPEATED_S", "end_if_repeated", "held_back", "let_through", "obey_sigterm_as_process_1"]
 
 REPEATED_S = 2.0
 """A scheduler and the starter of the ranks may both deliver one and the same signal within this time."""
@@ -24,6 +26,35 @@ def end_if_repeated(number: int, first_s: float) -> None:
     """
     if time.monotonic() - first_s >= REPEATED_S:
         _end_by(number)
+
+
+@contextlib.contextmanager
+def held_back(numbers: Iterable[int]) -> Iterator[None]:
+    """Let signals wait while the block runs; a process that is started in it inherits that, and keeps it.
+
+    So one that has no handlers yet does not die of them, and gets them at its :func:`let_through`.
+
+    Args:
+        numbers: The signals.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through(numbers: Iterable[int]) -> None:
+    """Take the signals that were held back from this process, now that it has handlers for them.
+
+    Args:
+        numbers: The signals.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def obey_sigterm_as_process_1() -> None:

@@ -75,6 +75,11 @@ def run(args: argparse.Namespace) -> None:
     Args:
         args: the command line.
     """
+    with contextlib.nullcontext() if args.eval_only else remembered_in_rank():
+        _run_logged(args)
+
+
+def _run_logged(args: argparse.Namespace) -> None:
     cfg = load_settings(args)
     check_same_on_all_ranks(cfg)
     default_setup(cfg, args)
@@ -116,8 +121,7 @@ def _run(cfg: DictConfig, args: argparse.Namespace) -> None:
     if args.eval_only:
         evaluate(cfg, args, distribute(cfg, model, device) if shards(cfg) else model)
     else:
-        with remembered_in_rank():
-            train(cfg, args, model, device)
+        train(cfg, args, model, device)
 
 
 def evaluate(cfg: DictConfig, args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:

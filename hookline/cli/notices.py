@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from hookline.signals import end_if_repeated
+from hookline.signals import end_if_repeated, let_through
 
 __all__ = ["early_signal", "received", "remembered", "remembered_in_rank"]
 
@@ -50,6 +50,7 @@ def remembered(names: tuple[str, ...] = _NAMES, *, process_ends: bool = False) -
         return
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     previous = {number: signal.signal(number, _remember) for number in numbers}
+    let_through(numbers)
     try:
         yield
     finally:
@@ -62,7 +63,10 @@ def remembered(names: tuple[str, ...] = _NAMES, *, process_ends: bool = False) -
 
 
 def remembered_in_rank() -> contextlib.AbstractContextManager[None]:
-    """Remember signals in a rank that `launch` started; SIGTERM stays with `launch`, which ends ranks by it."""
+    """Remember signals in a rank that `launch` started, also those that came while it could not yet.
+
+    SIGTERM stays with `launch`, which ends ranks by it.
+    """
     if multiprocessing.parent_process() is None:
         return contextlib.nullcontext()
     return remembered(_NAMES[1:], process_ends=True)

@@ -139,7 +139,7 @@ def _launch(args: argparse.Namespace) -> int:
             args=(args,),
             num_procs_per_machine=args.num_procs,
             launcher=args.launcher,
-            early_signal=early_signal,
+            early_signal=None if args.eval_only else early_signal,
             on_failure=report,
             check=None if args.eval_only else partial(check_batch_size, cfg),
             **launch_options(cfg),

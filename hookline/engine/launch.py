@@ -23,9 +23,10 @@ from hookline.engine.launch_env import plan_launch
 from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_plan import LaunchError, LaunchPlan, LaunchRequest, RendezvousError
 from hookline.engine.launch_rank import RankPlace, Waits, in_group, rank_main
-from hookline.engine.launch_signals import left_by_sigterm
+from hookline.engine.launch_signals import SUSPENDING, left_by_sigterm
 from hookline.engine.launch_store import say, serve_store
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
+from hookline.signals import held_back
 
 __all__ = ["DEFAULT_TIMEOUT", "LaunchError", "RankFailedError", "RendezvousError", "launch"]
 
@@ -77,7 +78,9 @@ def launch(
         on_cpu: Leave the GPUs of this machine alone, also where torchrun or srun started this process.
         check: Called with the number of processes before any is started; what it raises ends the launch.
         early_signal: Tells which signal came before this call, or during it, of those that the caller remembers instead
-            of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks.
+            of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks. Those
+            that are started here hold SIGUSR1 and SIGUSR2 back until `SignalTrigger`, or
+            `hookline.signals.let_through`, takes them: else they would die of one that comes before their handlers.
         on_failure: Called, where this process is itself one of the ranks that torchrun or srun started, with what its
             function raised, and in a thread where that hangs; before the group is taken down, which may take long.
             What the function raised is raised all the same.
@@ -175,18 +178,20 @@ def _spawn(
         for local_rank in range(plan.local_size)
     )
     herald = Herald(address, store) if plan.num_machines > 1 else None
-    Watch((_start(place, work) for place in places), early_signal, herald, backend).run()
+    held = () if early_signal is None else SUSPENDING
+    Watch((_start(place, work, held) for place in places), early_signal, herald, backend).run()
     del store  # served until here
 
 
-def _start(place: RankPlace, work: bytes) -> Worker:
+def _start(place: RankPlace, work: bytes, held: tuple[int, ...]) -> Worker:
     context = multiprocessing.get_context("spawn")
     report, their_report = context.Pipe(duplex=False)
     their_lifeline, lifeline = context.Pipe(duplex=False)
     process = context.Process(
         target=rank_main, args=(place, work, their_report, their_lifeline), name=f"rank{place.rank}", daemon=False
     )
-    process.start()
+    with held_back(held):
+        process.start()
     their_report.close()  # so that ours ends when the rank does
     their_lifeline.close()
     return Worker(place.rank, process, report, lifeline)

@@ -13,7 +13,10 @@ from typing import Any
 
 from hookline.engine.launch_causes import Orphaned
 
-__all__ = ["follow_parent", "follow_starter", "left_by_sigterm", "obey_signals"]
+__all__ = ["SUSPENDING", "follow_parent", "follow_starter", "left_by_sigterm", "obey_signals"]
+
+SUSPENDING: tuple[int, ...] = (signal.SIGUSR1, signal.SIGUSR2) if os.name == "posix" else ()
+"""Signals that ask a run to save and leave, and mean nothing else to a rank."""
 
 # A rank whose starter was killed gets this long to leave in order.
 _ORPHAN_GRACE_S = 10.0

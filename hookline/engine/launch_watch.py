@@ -15,6 +15,7 @@ from types import FrameType
 from hookline.distributed_groups import TIMEOUT
 from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_report import Ending
+from hookline.engine.launch_signals import SUSPENDING
 
 __all__ = ["RankFailedError", "Watch", "Worker"]
 
@@ -23,7 +24,7 @@ _GRACE_S = {"error": 2.0, "lost": 2.0, "exit": 60.0, "interrupt": 10.0}
 _TERM_GRACE_S = 4.0
 # Failures that come so shortly after each other are told apart by their own clocks.
 _TOGETHER_S = 1.0
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2) if os.name == "posix" else (signal.SIGTERM,)
+_PASSED_ON: tuple[int, ...] = (signal.SIGTERM, *SUSPENDING)
 
 
 class RankFailedError(RuntimeError):

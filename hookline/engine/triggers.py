@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from hookline.engine.job_systems import hfai_client, slurm_end_time
-from hookline.signals import end_if_repeated
+from hookline.signals import end_if_repeated, let_through
 
 __all__ = ["CallableTrigger", "DeadlineTrigger", "FileTrigger", "SignalTrigger", "Trigger", "default_triggers"]
 
@@ -84,6 +84,7 @@ class SignalTrigger(Trigger):
         for each in self.signals:
             if each not in self._previous:
                 self._previous[each] = signal.signal(each, self._handle)
+        let_through(self.signals)  # `launch` may have held them back until now
 
     def stop(self) -> None:
         """Put the previous handlers back."""

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from child_processes import whole_session
@@ -277,6 +278,27 @@ def test_a_sigterm_before_the_ranks_are_started_ends_the_run(tmp_path, delay_s):
     assert code == 143, output + errors
     assert not list((tmp_path / "run").glob("m*"))  # neither metrics nor models
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell of signal handlers")
+@pytest.mark.parametrize("where", ["starter", "ranks"])
+def test_a_sigusr1_before_the_ranks_listen_suspends_the_run(tmp_path, where):
+    """It comes before there are ranks, or as soon as there is one, which has no handlers for seconds."""
+    run = Run(tmp_path, "train.max_iter=5000", "train.eval_period=0")
+    program, deadline = psutil.Process(run.program.pid), time.monotonic() + START_S
+    while not (catches(program.pid, signal.SIGUSR1) if where == "starter" else has_rank(program)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    program.send_signal(signal.SIGUSR1)
+    code, output, errors = run.end()
+    assert code == 138, output + errors
+    assert not without_places(errors)
+    assert "Suspending before the first step; nothing is to be saved: signal SIGUSR1" in output
+
+
+def has_rank(program: psutil.Process) -> bool:
+    return any("spawn_main" in " ".join(child.cmdline()) for child in program.children())
 
 
 @pytest.mark.slow

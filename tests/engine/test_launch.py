@@ -261,6 +261,21 @@ def test_a_sigterm_that_came_before_leaves_at_once():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_early_signal_waits_for_the_handlers_of_the_ranks(tmp_path):
+    def main(folder):
+        from hookline.engine.triggers import SignalTrigger
+
+        trigger = SignalTrigger()
+        trigger.start()
+        (Path(folder) / f"heard{hd.get_rank()}").write_text(str(trigger.reason))
+        trigger.stop()
+
+    on_two(main, str(tmp_path), early_signal=lambda: signal.SIGUSR1)
+    for rank in range(2):
+        assert (tmp_path / f"heard{rank}").read_text() == "signal SIGUSR1"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @pytest.mark.slow
 def test_a_rank_may_answer_a_signal_in_its_own_way(tmp_path):
     body = """
