@@ -40,6 +40,10 @@ def report(error: Exception) -> int:
         print(describe(error), file=sys.stderr)
         return 2
     rank = cause.rank if isinstance(cause, RankFailedError) else noted_rank(error)
+    if getattr(error, "of_all_ranks", False):
+        if not isinstance(cause, RankFailedError) and rank:
+            return 1  # rank 0 shows it, on the same console under srun
+        rank = None
     if _is_explained(error):
         print(describe(error, rank), file=sys.stderr)
     elif isinstance(cause, RankFailedError):

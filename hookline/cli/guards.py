@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,13 @@ class Recovery:
             raise error
         again = any(first <= error.iteration <= last for first, last in windows)
         if guard is None or self._guards.non_finite == "skip" or again:
-            raise error if self._guards.non_finite != "raise" else _with_hint(error)
+            raise error if self._guards.non_finite != "raise" else error.with_line(HINT)
         recent = [first for first, _ in windows if first > error.iteration - self._guards.window]
         if len(recent) >= self._guards.max_restores and self._guards.non_finite == "restore":
             limit = f"{len(recent)} times the run went back in {self._guards.window} iterations; no more are allowed"
-            raise NonFiniteError(f"{error}\n  {limit}", error.iteration) from error
+            raise error.with_line(limit) from error
         self._windows = [*windows, (max(error.iteration - 1, 0), error.iteration + self._log_period)]
-        self._error = NonFiniteError(str(error), error.iteration)  # without the frames, which hold the whole trainer
+        self._error = copy.copy(error)  # without the frames, which hold the whole trainer
 
     def go_back(self, checkpointer: Checkpointer) -> int:
         """Load the newest checkpoint from before the bad step.
@@ -173,7 +174,7 @@ class Recovery:
             return start
         if not self.is_repeating:
             text = "there is no checkpoint from before it to go back to; a smaller train.checkpointer.period makes one"
-            raise NonFiniteError(f"{self._error}\n  {text}", bad) from self._error
+            raise self._error.with_line(text) from self._error
         logger.warning("going back to the beginning to learn where the number that is not finite comes from")
         return 0
 
@@ -202,7 +203,7 @@ class Recovery:
         """
         assert self._error is not None
         text = "repeated from its checkpoint the step was finite: what the model computes is not the same each time"
-        raise NonFiniteError(f"{self._error}\n  {text}", self._error.iteration) from self._error
+        raise self._error.with_line(text) from self._error
 
     def _agree_on_newest_before(self, iteration: int, checkpointer: Checkpointer) -> str:
         """Let rank 0 look for all; an error there is an error everywhere."""
@@ -241,7 +242,3 @@ class Recovery:
 
 def _guard_of(trainer: SimpleTrainer) -> hooks.NonFiniteGuard | None:
     return next((hook for hook in trainer._hooks if isinstance(hook, hooks.NonFiniteGuard)), None)
-
-
-def _with_hint(error: NonFiniteError) -> NonFiniteError:
-    return NonFiniteError(f"{error}\n  {HINT}", error.iteration)

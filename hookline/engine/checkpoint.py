@@ -280,6 +280,7 @@ class Checkpointer:
             try:
                 found = os.fspath(self._folder.newest_whole() or "")
             except CheckpointError as error:
+                error.of_all_ranks = True
                 found = error
         found = broadcast(found)
         if isinstance(found, CheckpointError):
@@ -294,6 +295,8 @@ class Checkpointer:
         try:
             content = self._read(path, self._parts())
         except CheckpointError as error:
+            if error.of_all_ranks:
+                raise
             place = f"rank {get_rank()} on {socket.gethostname()}: " if get_world_size() > 1 else ""
             raise CheckpointError(f"{place}{error}") from error
         parts = self._parts()

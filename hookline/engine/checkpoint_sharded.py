@@ -181,8 +181,8 @@ def _together(work: Callable[[], Result]) -> Result:
     if not all(is_expected for _, is_expected in found.values()):
         raise RuntimeError("; ".join(f"rank {rank}: {text}" for rank, text in failures.items()))
     if len(set(failures.values())) == 1:
-        raise CheckpointError(next(iter(failures.values())))
-    raise CheckpointError("; ".join(f"rank {rank}: {text}" for rank, text in failures.items()))
+        raise CheckpointError(next(iter(failures.values())), of_all_ranks=True)
+    raise CheckpointError("; ".join(f"rank {rank}: {text}" for rank, text in failures.items()), of_all_ranks=True)
 
 
 def _new_folder(path: str, needed: int) -> AtomicFolder:

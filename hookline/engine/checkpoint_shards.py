@@ -132,7 +132,7 @@ def write_parts(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tens
             )
     except dcp.CheckpointException as error:
         reasons = "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in sorted(error.failures.items()))
-        raise CheckpointError(f"could not write {folder}: {reasons}") from error
+        raise CheckpointError(f"could not write {folder}: {reasons}", of_all_ranks=True) from error
 
 
 def read_parts(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -22,14 +22,24 @@ class NonFiniteError(FloatingPointError):
     Args:
         message: says where and of what.
         iteration: the first such step, the same on all ranks that raise this together.
+        of_all_ranks: whether all ranks raise it together, so that one of them shows it.
     """
 
-    def __init__(self, message: str, iteration: int) -> None:
+    def __init__(self, message: str, iteration: int, of_all_ranks: bool = False) -> None:
         super().__init__(message)
         self.iteration = iteration
+        self.of_all_ranks = of_all_ranks
 
-    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, int]]:
-        return type(self), (str(self), self.iteration)  # it is sent between processes
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, int, bool]]:
+        return type(self), (str(self), self.iteration, self.of_all_ranks)  # it is sent between processes
+
+    def with_line(self, text: str) -> NonFiniteError:
+        """Return this error, without its frames, and with one more line.
+
+        Args:
+            text: the line.
+        """
+        return NonFiniteError(f"{self}\n  {text}", self.iteration, self.of_all_ranks)
 
 
 @dataclass(slots=True)
@@ -126,7 +136,7 @@ class LossLedger:
         Raises:
             NonFiniteError: if one is not finite; names the iteration, the losses and the files.
         """
-        _raise_for({get_rank(): self._records})
+        _raise_for({get_rank(): self._records}, of_all_ranks=False)
         if get_world_size() == 1:
             self._records.clear()
 
@@ -148,7 +158,7 @@ class LossLedger:
             for record, mean in zip(records, means, strict=True):
                 _publish(storage, record, *mean)
         else:
-            _raise_for({0: records})
+            _raise_for({0: records}, of_all_ranks=True)
             peak = peak_memory()
         if peak:
             storage.put_scalar("max_mem", peak, smoothing_hint=False)
@@ -239,7 +249,7 @@ def _agree(records: list[LossRecord]) -> tuple[list[tuple[dict[str, float], floa
     found: Any = None
     if get_rank() == 0:
         try:
-            _raise_for(dict(enumerate(part for part, _ in parts)))
+            _raise_for(dict(enumerate(part for part, _ in parts)), of_all_ranks=True)
             means = [_mean(same_step) for same_step in zip(*(part for part, _ in parts), strict=True)]
             found = means, max(memory for _, memory in parts)
         except Exception as error:  # the others must raise it, too
@@ -261,7 +271,7 @@ def _mean(records: Sequence[LossRecord]) -> tuple[dict[str, float], float, float
     return losses, total, max(record.data_time for record in records)
 
 
-def _raise_for(ranks: Mapping[int, Sequence[LossRecord]]) -> None:
+def _raise_for(ranks: Mapping[int, Sequence[LossRecord]], *, of_all_ranks: bool) -> None:
     """Report the earliest step whose losses are not finite, with every rank that has such ones in it.
 
     Raises:
@@ -279,4 +289,4 @@ def _raise_for(ranks: Mapping[int, Sequence[LossRecord]]) -> None:
             losses = ", ".join(f"{record.prefix}{name}={value:.6g}" for name, value in record.losses.items())
             files = ", ".join(map(str, record.files)) or "(the samples have no file_name)"
             lines.append(f"rank {rank}: {losses}; files of the batch: {files}")
-    raise NonFiniteError("\n  ".join(lines), iteration)
+    raise NonFiniteError("\n  ".join(lines), iteration, of_all_ranks)

@@ -1,6 +1,8 @@
 """What is printed of an error that ended a run, and with which exit code."""
 
+import copy
 import errno
+import pickle
 
 import pytest
 
@@ -8,6 +10,7 @@ from hookline.cli.errors import Reporter, report
 from hookline.engine.checkpoint_errors import CheckpointError
 from hookline.engine.launch import RankFailedError
 from hookline.engine.launch_report import note_rank
+from hookline.engine.losses import NonFiniteError
 
 
 def of_rank(error: Exception, rank: int) -> Exception:
@@ -44,6 +47,27 @@ def test_so_is_one_that_this_process_is(error, printed, capsys):
     note_rank(error, 5)
     assert report(error) == 1
     assert capsys.readouterr().err.rstrip("\n") == printed.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "error", [NonFiniteError("loss is not finite", 3, of_all_ranks=True), CheckpointError("damaged", of_all_ranks=True)]
+)
+def test_what_all_ranks_raise_is_nobodys_and_shown_once(error, capsys):
+    error = pickle.loads(pickle.dumps(error))  # it is sent between processes
+    assert report(of_rank(copy.copy(error), 1)) == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+    for rank in (1, 0):
+        joined = copy.copy(error)
+        note_rank(joined, rank)
+        assert report(joined) == 1
+        assert capsys.readouterr().err == ("" if rank else f"error: {error}\n")
+
+
+def test_what_one_rank_alone_finds_not_finite_is_shown_by_it(capsys):
+    error = NonFiniteError("loss is not finite", 3)
+    note_rank(error, 1)
+    assert report(error) == 1
+    assert capsys.readouterr().err == "error: rank 1: loss is not finite\n"
 
 
 def test_each_error_is_reported_once(capsys):

@@ -21,6 +21,8 @@ from hookline.engine.losses import NonFiniteError
 from hookline.engine.triggers import DeadlineTrigger
 from small_runs import PROGRAM
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
 PARTS = '''
 import torch
 from torch import nn
@@ -277,15 +279,27 @@ def test_by_default_the_run_ends_and_says_what_would_help(recipe, tmp_path, caps
     assert "head.weight" in log
 
 
-def two_ranks(recipe, folder, *overrides):
+def two_ranks(recipe, folder, *overrides, torchrun=False):
     root = Path(recipe).parent
     path = os.pathsep.join([str(root), str(Path(PROGRAM).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, PROGRAM, "--config-file", recipe, "--work-dir", folder, "--no-validate", "--num-procs", "2",
-         *overrides],
+        [sys.executable, *(TORCHRUN if torchrun else []), PROGRAM, "--config-file", recipe, "--work-dir", folder,
+         "--no-validate", *([] if torchrun else ["--num-procs", "2"]), *overrides],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_a_loss_that_ends_two_ranks_is_told_once_of_the_rank_that_has_it(recipe, tmp_path, torchrun):
+    bad = "+dataloader.train.bad={13: [1, forward]}"
+    ended = two_ranks(recipe, tmp_path / "run", bad, torchrun=torchrun)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert ended.stderr.count("is not finite at iteration") == 1, ended.stderr
+    assert re.search(r"^error: loss is not finite at iteration 13\n  rank 1: loss=inf", ended.stderr, re.M), (
+        ended.stderr
+    )
 
 
 @pytest.mark.slow

@@ -240,6 +240,7 @@ def main(rank, folder):
                 checkpointer.save("model_0000001", iteration=1)
                 found.append("")
             except Exception as error:
+                assert error.of_all_ranks
                 found.append(f"{type(error).__name__}: {error}")
             finally:
                 setattr(module, name, before)

@@ -100,7 +100,7 @@ class NonFiniteGuard(HookBase):
         self.trainer.storage.put_scalar("non_finite_steps", float(self._count), smoothing_hint=False)
         if len(self._recent) > self._max_skips:
             limit = f"\n  {len(self._recent)} such steps in {self._window} iterations, {self._max_skips} are allowed"
-            raise NonFiniteError(report + limit if self._max_skips else report, iteration)
+            raise NonFiniteError(report + limit if self._max_skips else report, iteration, of_all_ranks=True)
         logger.warning("%s\n  the step is left out (%d so far)", report, self._count)
         raise SkipStep(f"iteration {iteration}")
 
