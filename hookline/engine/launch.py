@@ -171,13 +171,13 @@ def _spawn(
     with left_by_sigterm(early_signal):
         if plan.machine_rank == 0:
             store, address = serve_store(plan.address, waits.rendezvous_timeout, say=say)
-    assert address is not None
+        assert address is not None
+        herald = Herald(address, store) if plan.num_machines > 1 else None
     first_rank = plan.machine_rank * plan.local_size
     places = (
         _place(plan, address, first_rank + local_rank, local_rank, backend, waits)
         for local_rank in range(plan.local_size)
     )
-    herald = Herald(address, store) if plan.num_machines > 1 else None
     held = () if early_signal is None else SUSPENDING
     Watch((_start(place, work, held) for place in places), early_signal, herald, backend).run()
     del store  # served until here

@@ -6,7 +6,7 @@ their starter ends them is a consequence, which nobody should take for the cause
 
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ _ANSWER_S = 3.0
 class Herald:
     """Speaks for a starter in the store where the ranks met; where that is out of reach, nobody listens.
 
+    A store that did not answer once is not asked again: the ranks here wait to be ended.
+
     Args:
         address: Its host and port.
         store: The store, if this starter serves it.
@@ -30,26 +32,34 @@ class Herald:
 
     def __init__(self, address: tuple[str, int], store: dist.Store | None = None) -> None:
         self._address = address
+        self._host = host_towards(address)  # now: once the network is cut, a name takes long to be looked up
         self._store = store
+        self._is_silent = False
 
-    def tell_death(self, rank: int, text: str) -> None:
-        """Tell why a rank ended that could not; only the first failure of the run is remembered.
-
-        Args:
-            rank: The rank.
-            text: What became of it.
-        """
-        cause = json.dumps({"rank": rank, "host": host_towards(self._address), "text": text})
-        ask_in_time(lambda: self._open().compare_set(CAUSE, "", cause))
-
-    def tell_ending(self, ranks: Iterable[int]) -> None:
-        """Tell ranks, before they are ended, that what they say from now on is no cause.
+    def tell(self, death: tuple[int, str] | None, ended: Iterable[int] = ()) -> None:
+        """Tell why a rank ended that could not, and whose words from now on are no cause.
 
         Args:
-            ranks: The ranks.
+            death: The rank, and what became of it; only the first failure of the run is remembered.
+            ended: Ranks that will be ended because of it.
         """
-        keys = [ENDED.format(rank) for rank in ranks]
-        ask_in_time(lambda: self._open().multi_set(keys, ["1"] * len(keys)))
+        keys = [ENDED.format(rank) for rank in ended]
+
+        def tell() -> bool:
+            store = self._open()
+            if death is not None:
+                store.compare_set(CAUSE, "", json.dumps({"rank": death[0], "host": self._host, "text": death[1]}))
+            if keys:
+                store.multi_set(keys, ["1"] * len(keys))
+            return True
+
+        self._ask(tell)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask unless the store was silent before; the answer must not be None."""
+        answer = None if self._is_silent else ask_in_time(question)
+        self._is_silent = answer is None
+        return answer
 
     def _open(self) -> Any:  # torch does not type all that a store can
         if self._store is None:

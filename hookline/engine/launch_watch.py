@@ -183,10 +183,11 @@ class Watch:
         """Tell the other machines of a rank that died without a word, and not to heed those that are ended for it."""
         if self._herald is None:
             return
+        death = None
         if failed and (first := self._first(failed)).ending is None:
-            self._herald.tell_death(first.rank, f"it {_death(first.process.exitcode or 1, self._backend)}")
-        if self._stopped:
-            self._herald.tell_ending(self._stopped)
+            death = first.rank, f"it {_death(first.process.exitcode or 1, self._backend)}"
+        if death or self._stopped:
+            self._herald.tell(death, self._stopped)
 
     def kill(self) -> None:
         """End at once what still runs, and close what led to it."""

@@ -9,7 +9,7 @@ import pytest
 import torch.distributed as dist
 
 from hookline.distributed_groups import WaitedTooLongError
-from hookline.engine import launch_causes
+from hookline.engine import launch_causes, launch_herald
 from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
 from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_store import serve_store
@@ -70,9 +70,9 @@ def test_the_first_failure_is_what_all_others_name(ranks, error, words):
 def test_a_starter_tells_of_a_rank_that_was_killed(ranks):
     """What those say that it ends for that is no cause, even if its word comes late."""
     herald = Herald(ranks[0]._address)
-    herald.tell_ending([1])
+    herald.tell(None, [1])
     ranks[1].tell(SystemExit(143))
-    herald.tell_death(2, "it was killed by SIGKILL")
+    herald.tell((2, "it was killed by SIGKILL"))
     found = str(ranks[0].explain(CLOSED))
     assert re.match(r"rank 0 ended because rank 2 on \S+ failed before: it was killed by SIGKILL$", found)
 
@@ -80,8 +80,19 @@ def test_a_starter_tells_of_a_rank_that_was_killed(ranks):
 def test_nobody_listens_to_a_starter_that_cannot_reach_the_store(capfd):
     store, address = serve_store(None)
     del store
-    Herald(address).tell_death(2, "it was killed by SIGKILL")
+    Herald(address).tell((2, "it was killed by SIGKILL"))
     assert capfd.readouterr().err == ""
+
+
+def test_a_starter_asks_a_silent_store_once_and_looks_its_own_name_up_before(monkeypatch):
+    """It has ranks to end meanwhile, and the network may be cut."""
+    asked = []
+    herald = Herald(("127.0.0.1", 1))
+    monkeypatch.setattr(launch_herald, "host_towards", pytest.fail)
+    monkeypatch.setattr(launch_herald, "ask_in_time", asked.append)
+    herald.tell((2, "it was killed by SIGKILL"))
+    herald.tell((2, "it was killed by SIGKILL"), [0, 1])
+    assert len(asked) == 1
 
 
 def test_who_says_nothing_is_named(ranks):

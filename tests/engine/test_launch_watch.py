@@ -85,7 +85,7 @@ def test_who_is_blamed(make_worker, others, blamed):
 )
 def test_a_death_is_told_to_other_machines(make_worker, codes, told):
     found = []
-    herald = SimpleNamespace(tell_death=lambda *death: found.append(death))
+    herald = SimpleNamespace(tell=lambda death, ended: found.append(death))
     watch = Watch([make_worker(rank, code) for rank, code in enumerate(codes)], herald=herald)
     with pytest.raises(RankFailedError) if told else contextlib.nullcontext():
         watch.run()
