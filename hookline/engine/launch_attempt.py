@@ -10,15 +10,15 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
-from hookline.engine.launch_meet import explained
+from hookline.engine.launch_meet import explained, period_s
 from hookline.engine.launch_plan import RendezvousError
-from hookline.engine.launch_store import place_name
+from hookline.engine.launch_store import Notice, keep_quiet, place_name
 
 __all__ = ["attempt", "torchrun_store"]
 
@@ -47,14 +47,25 @@ def torchrun_store(address: tuple[str, int], timeout: timedelta) -> dist.Store:
 
 
 @contextlib.contextmanager
-def attempt(store: dist.Store, address: tuple[str, int], rank: int, timeout: timedelta) -> Iterator[str]:
+def attempt(
+    store: dist.Store,
+    address: tuple[str, int],
+    rank: int,
+    world_size: int,
+    timeout: timedelta,
+    deadline: float | None = None,
+    say: Callable[[str], object] = keep_quiet,
+) -> Iterator[str]:
     """Agree on the name of this attempt; rank 0 tells it to those that come while the block runs.
 
     Args:
         store: The store of all attempts.
         address: Its host and port, for the message.
         rank: This rank.
+        world_size: All ranks; the more, the less often each asks.
         timeout: How long to wait for rank 0.
+        deadline: When that is over, by `time.monotonic`; by default it begins now.
+        say: Called now and then with what is waited for.
 
     Yields:
         The name, a prefix for all keys.
@@ -63,22 +74,25 @@ def attempt(store: dist.Store, address: tuple[str, int], rank: int, timeout: tim
         RendezvousError: If the store is lost, or rank 0 does not come.
     """
     word = os.urandom(8).hex()
+    deadline = time.monotonic() + timeout.total_seconds() if deadline is None else deadline
+    notice = Notice(lambda: say(f"{place_name(address)}: waiting for rank 0"))
     with contextlib.ExitStack() as stack:
         if rank == 0:
             stack.enter_context(_answering(store, word))
         with explained(address, rank):
-            name = _ask(store, word, time.monotonic() + timeout.total_seconds())
+            name = _ask(store, word, deadline, period_s(world_size), notice)
         if name is None:
             raise RendezvousError(f"{place_name(address)}: rank 0 did not come within {timeout.total_seconds():g} s")
         yield name
 
 
-def _ask(store: dist.Store, word: str, deadline: float) -> str | None:
+def _ask(store: dist.Store, word: str, deadline: float, pause_s: float, notice: Notice) -> str | None:
     _append(store, _ASKED, f"{word} ")
     while not store.check([_ANSWER.format(word)]):
         if time.monotonic() > deadline:
             return None
-        time.sleep(_PERIOD_S)
+        notice.waited()
+        time.sleep(pause_s)
     return store.get(_ANSWER.format(word)).decode()
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 from hookline.engine.launch_store import RUN, Notice, keep_quiet, place_name, reach_store
 
-__all__ = ["connecting", "explained", "meet", "wait_for_connected"]
+__all__ = ["connecting", "explained", "meet", "period_s", "wait_for_connected"]
 
 _SPREAD_S = 0.5
 _PERIOD_S = 0.05
@@ -28,6 +28,7 @@ def meet(
     store: dist.Store | None = None,
     run: str = "",
     say: Callable[[str], object] = keep_quiet,
+    deadline: float | None = None,
 ) -> dist.Store:
     """Wait until all ranks have come and agree on what they are; the error names those that have not.
 
@@ -40,6 +41,7 @@ def meet(
         store: The store, if it is open already.
         run: The name of the run where others may have the same address, else "".
         say: Called now and then with what is waited for.
+        deadline: When the time is over, by `time.monotonic`; by default it begins now.
 
     Returns:
         The store.
@@ -48,7 +50,7 @@ def meet(
         LaunchError: On all ranks, if a rank comes twice or they differ; on this one, if it is another run's store.
         RendezvousError: If the store cannot be reached, is lost, or a rank does not come.
     """
-    deadline = time.monotonic() + timeout.total_seconds()
+    deadline = time.monotonic() + timeout.total_seconds() if deadline is None else deadline
     store = store if store is not None else reach_store(address, deadline, timeout, say)
     with explained(address, rank):
         if run:
@@ -121,11 +123,16 @@ def _all_come(
             return False
         if notice is not None:
             notice.waited()
-        time.sleep(_period_s(world_size))
+        time.sleep(period_s(world_size))
     return True
 
 
-def _period_s(world_size: int) -> float:
+def period_s(world_size: int) -> float:
+    """Return how long a rank pauses between two looks into the store, in seconds.
+
+    Args:
+        world_size: All ranks.
+    """
     return max(_PERIOD_S, _PERIOD_S_PER_RANK * world_size)
 
 
@@ -186,7 +193,7 @@ def _register(store: dist.Store, place: str, rank: int, world_size: int, means: 
 
 def _refuse(message: str, world_size: int) -> NoReturn:
     # this process may serve the store, in which the others have yet to see it
-    time.sleep(max(_SPREAD_S, 2 * _period_s(world_size)))
+    time.sleep(max(_SPREAD_S, 2 * period_s(world_size)))
     raise LaunchError(message)
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -144,11 +145,13 @@ def _meet(place: RankPlace, by_torchrun: bool, store: dist.Store | None) -> tupl
     """Wait for all ranks; return the run's store, and the prefix of its keys in the one at the address."""
     within = place.waits.rendezvous_timeout
     speak = say if place.local_rank == 0 else keep_quiet  # else each rank of a machine would say the same
-    come = functools.partial(meet, place.address, place.rank, place.world_size, place.means, within, say=speak)
+    deadline = time.monotonic() + within.total_seconds()
+    here = (place.address, place.rank, place.world_size)
+    come = functools.partial(meet, *here, place.means, within, say=speak, deadline=deadline)
     if not by_torchrun:
         return come(store, place.run), ""
     of_all = torchrun_store(place.address, within)
-    with attempt(of_all, place.address, place.rank, within) as prefix:
+    with attempt(of_all, *here, within, deadline, speak) as prefix:
         return come(dist.PrefixStore(prefix, of_all)), prefix
 
 

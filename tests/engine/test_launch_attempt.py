@@ -1,10 +1,12 @@
 """Attempts of a run under torchrun, which meet in one store."""
 
+import contextlib
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +15,11 @@ import pytest
 import torch.distributed as dist
 
 import failing_run
+from hookline.engine import launch_rank
 from hookline.engine.launch_attempt import attempt
 from hookline.engine.launch_plan import RendezvousError
-from hookline.engine.launch_store import serve_store
+from hookline.engine.launch_rank import RankPlace, Waits
+from hookline.engine.launch_store import Notice, serve_store
 
 PROGRAM = failing_run.__file__
 SOON = timedelta(seconds=60)
@@ -26,7 +30,7 @@ def names_of(count: int, store: dist.Store, address: tuple[str, int]) -> set[str
     names, met = [], threading.Barrier(count)
 
     def come(rank: int) -> None:
-        with attempt(dist.TCPStore(*address, is_master=False), address, rank, SOON) as name:
+        with attempt(dist.TCPStore(*address, is_master=False), address, rank, count, SOON) as name:
             names.append(name)
             met.wait(60)
 
@@ -51,9 +55,63 @@ def test_a_rank_does_not_take_the_name_of_an_attempt_that_is_over():
     names_of(2, store, address)
     with (
         pytest.raises(RendezvousError, match=rf"rendezvous at 127\.0\.0\.1:{address[1]}: rank 0 did not come within"),
-        attempt(store, address, 1, timedelta(seconds=0.3)),
+        attempt(store, address, 1, 2, timedelta(seconds=0.3)),
     ):
         pass
+
+
+class Counted:
+    """A store that counts how often it is asked for an answer."""
+
+    def __init__(self, store):
+        self.store, self.looks = store, 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def check(self, keys):
+        self.looks += 1
+        return self.store.check(keys)
+
+
+def test_a_rank_of_many_asks_rarely_and_says_what_it_waits_for(monkeypatch):
+    monkeypatch.setattr(Notice.__init__, "__defaults__", (0.0,))
+    store, address = serve_store(None)
+    counted, said = Counted(store), []
+    with (
+        pytest.raises(RendezvousError, match="rank 0 did not come within 1 s"),
+        attempt(counted, address, 1, 700, timedelta(seconds=1), say=said.append),
+    ):
+        pass
+    assert counted.looks <= 3  # every 0.7 s
+    assert said == [f"rendezvous at 127.0.0.1:{address[1]}: waiting for rank 0"]
+
+
+def test_all_waits_for_ranks_under_torchrun_end_together(monkeypatch):
+    """What the store needed to answer is not given again to the waits behind it."""
+    store, address = serve_store(None)
+    waits = Waits(SOON, SOON, rendezvous_timeout=timedelta(seconds=2))
+    place = RankPlace(0, 2, 0, 2, address, use_gpu=False, backend="gloo", waits=waits)
+    deadlines = []
+
+    def late_store(address, timeout):
+        time.sleep(1)
+        return store
+
+    def noted(*arguments, deadline, **more):
+        deadlines.append(deadline - time.monotonic())
+
+    @contextlib.contextmanager
+    def noted_attempt(of_all, address, rank, world_size, timeout, deadline, say):
+        deadlines.append(deadline - time.monotonic())
+        yield "name"
+
+    monkeypatch.setattr(launch_rank, "torchrun_store", late_store)
+    monkeypatch.setattr(launch_rank, "attempt", noted_attempt)
+    monkeypatch.setattr(launch_rank, "meet", noted)
+    launch_rank._meet(place, by_torchrun=True, store=None)
+    assert len(deadlines) == 2
+    assert max(deadlines) <= 1
 
 
 def agents(folder: Path, machines: int, *arguments: str) -> list[tuple[int, str]]:
