@@ -1,16 +1,19 @@
 """The store where ranks meet: what else may answer at its address, and what is said during a long wait."""
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
+import types
 from datetime import timedelta
 
 import pytest
 
+from hookline.engine import launch_meet, launch_store
 from hookline.engine.launch import LaunchError, RendezvousError
 from hookline.engine.launch_meet import meet
-from hookline.engine.launch_store import Notice, serve_store
+from hookline.engine.launch_store import serve_store
 
 
 def refuse(listener):
@@ -53,14 +56,16 @@ def test_machine_0_that_reaches_another_program_by_its_address_says_so(monkeypat
 
 
 def test_a_long_wait_says_what_for(monkeypatch):
-    monkeypatch.setattr(Notice.__init__, "__defaults__", (0.2,))
+    now = itertools.count()
+    for module in (launch_meet, launch_store):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: next(now), sleep=lambda s: None))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = probe.getsockname()
     said = []
     with pytest.raises(RendezvousError, match="could not reach"):
-        meet(address, 1, 2, "gloo", timedelta(seconds=1), say=said.append)
+        meet(address, 1, 2, "gloo", timedelta(seconds=50), say=said.append)
     assert said == [f"waiting for machine 0 at 127.0.0.1:{address[1]} ([Errno 111] Connection refused)"]
     store, address = serve_store(None)
-    with pytest.raises(RendezvousError, match="1 of 3 ranks came within 1 s, missing: 1, 2"):
-        meet(address, 0, 3, "gloo", timedelta(seconds=1), store, say=said.append)
+    with pytest.raises(RendezvousError, match="1 of 3 ranks came within 50 s, missing: 1, 2"):
+        meet(address, 0, 3, "gloo", timedelta(seconds=50), store, say=said.append)
     assert said[1:] == [f"rendezvous at 127.0.0.1:{address[1]}: 1 of 3 ranks came, missing: 1, 2"]
