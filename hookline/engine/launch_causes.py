@@ -22,7 +22,16 @@ import torch.distributed as dist
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_network import host_towards
 
-__all__ = ["CAUSE", "ENDED", "Causes", "LostContactError", "Orphaned", "ask_in_time", "has_lost_contact"]
+__all__ = [
+    "CAUSE",
+    "ENDED",
+    "Causes",
+    "LostContactError",
+    "Orphaned",
+    "ask_in_time",
+    "ended_because",
+    "has_lost_contact",
+]
 
 CAUSE = "hookline/cause"
 """Where the store keeps what the first one to fail has told."""
@@ -193,7 +202,7 @@ class Causes:
 
     def _end(self, found: Any, waited: tuple[float, str] | None) -> str:
         if isinstance(found, dict):
-            return f"ended because rank {found['rank']} on {found['host']} failed before: {found['text']}"
+            return ended_because(found)
         silent = _listed(found) if found else "another rank"
         unreachable = (
             ""
@@ -228,6 +237,15 @@ class Causes:
         lines = [line.partition(" ") for line in self._store.get(_HOSTS).decode().splitlines()]
         hosts = {int(rank): host for rank, _, host in lines}
         return sorted((rank, host) for rank, host in hosts.items() if rank not in lost)
+
+
+def ended_because(cause: dict[str, Any]) -> str:
+    """Say behind a rank's number that another one failed before.
+
+    Args:
+        cause: What that one told.
+    """
+    return f"ended because rank {cause['rank']} on {cause['host']} failed before: {cause['text']}"
 
 
 def ask_in_time(question: Callable[[], Any]) -> Any:

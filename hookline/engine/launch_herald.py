@@ -1,4 +1,4 @@
-"""What a starter tells the other machines of the ranks that it watches.
+"""What a starter tells the other machines of the ranks that it watches, and hears from them.
 
 A rank that fails says why. One that is killed cannot: its starter, which knows first, says it. What ranks say when
 their starter ends them is a consequence, which nobody should take for the cause.
@@ -21,7 +21,7 @@ _ANSWER_S = 3.0
 
 
 class Herald:
-    """Speaks for a starter in the store where the ranks met; where that is out of reach, nobody listens.
+    """Speaks and listens for a starter in the store where the ranks met; where it is out of reach, nobody does.
 
     A store that did not answer once is not asked again: the ranks here wait to be ended.
 
@@ -35,6 +35,7 @@ class Herald:
         self._host = host_towards(address)  # now: once the network is cut, a name takes long to be looked up
         self._store = store
         self._is_silent = False
+        self._cause: dict[str, Any] = {}
 
     def tell(self, death: tuple[int, str] | None, ended: Iterable[int] = ()) -> None:
         """Tell why a rank ended that could not, and whose words from now on are no cause.
@@ -45,15 +46,24 @@ class Herald:
         """
         keys = [ENDED.format(rank) for rank in ended]
 
-        def tell() -> bool:
+        def tell() -> dict[str, Any]:
             store = self._open()
             if death is not None:
                 store.compare_set(CAUSE, "", json.dumps({"rank": death[0], "host": self._host, "text": death[1]}))
             if keys:
                 store.multi_set(keys, ["1"] * len(keys))
-            return True
+            return self._read(store)
 
-        self._ask(tell)
+        self._cause = self._ask(tell) or self._cause  # read at once: the store may go before it is needed
+
+    def cause(self) -> dict[str, Any]:
+        """Return what the first rank of the run to fail has told: its rank, host and text; empty if nothing."""
+        self._cause = self._cause or self._ask(lambda: self._read(self._open())) or {}
+        return self._cause
+
+    @staticmethod
+    def _read(store: dist.Store) -> dict[str, Any]:
+        return json.loads(store.get(CAUSE)) if store.check([CAUSE]) else {}
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask unless the store was silent before; the answer must not be None."""

@@ -1,4 +1,4 @@
-"""What a rank tells its starter of how it ended."""
+"""What a rank tells its starter of how it ended, or its exit code, where it could not."""
 
 import contextlib
 import signal
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 
+from hookline.distributed_groups import TIMEOUT
 from hookline.engine.launch_causes import LostContactError
 
-__all__ = ["Ending", "Teller", "from_main", "note_rank", "noted_rank", "traceback_of"]
+__all__ = ["Ending", "Teller", "death", "from_main", "note_rank", "noted_rank", "traceback_of"]
 
 _CALLER = "hookline.engine.launch_rank"
 _NOTED = "hookline_rank"
@@ -116,6 +117,25 @@ def from_main(error: BaseException) -> TracebackType | None:
     while begin is not None and begin.tb_frame.f_globals.get("__name__") == _CALLER:
         begin = begin.tb_next
     return begin or error.__traceback__
+
+
+def death(code: int, backend: str) -> str:
+    """Say of what a rank died that told nothing.
+
+    Args:
+        code: Its exit code, or minus the number of a signal; not 0.
+        backend: Of the process group, which explains some deaths.
+    """
+    if code >= 0:
+        return f"ended with exit code {code} without a word"
+    name = signal.Signals(-code).name
+    hint = "; the system may have run out of memory (see dmesg)" if -code == signal.SIGKILL else ""
+    if -code == signal.SIGABRT and backend == "nccl":
+        hint = (
+            f"; NCCL ends a rank so that waited {TIMEOUT} for another one, which hangs or is gone, or that lost it: "
+            "its own words are above"
+        )
+    return f"was killed by {name}{hint}"
 
 
 def _pickled(error: BaseException) -> bytes | None:

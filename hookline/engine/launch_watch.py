@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from hookline.distributed_groups import TIMEOUT
+from hookline.engine.launch_causes import ended_because
 from hookline.engine.launch_herald import Herald
-from hookline.engine.launch_report import Ending
+from hookline.engine.launch_report import Ending, death
 from hookline.engine.launch_signals import SUSPENDING
 
 __all__ = ["RankFailedError", "Watch", "Worker"]
@@ -183,11 +183,11 @@ class Watch:
         """Tell the other machines of a rank that died without a word, and not to heed those that are ended for it."""
         if self._herald is None:
             return
-        death = None
+        news = None
         if failed and (first := self._first(failed)).ending is None:
-            death = first.rank, f"it {_death(first.process.exitcode or 1, self._backend)}"
-        if death or self._stopped:
-            self._herald.tell(death, self._stopped)
+            news = first.rank, f"it {death(first.process.exitcode or 1, self._backend)}"
+        if news or self._stopped:
+            self._herald.tell(news, self._stopped)
 
     def kill(self) -> None:
         """End at once what still runs, and close what led to it."""
@@ -269,7 +269,8 @@ class Watch:
         if ending is None:
             if -code in self._passed_on:
                 raise SystemExit(128 - code)
-            raise RankFailedError(f"rank {worker.rank} {_death(code, self._backend)}", worker.rank)
+            end = self._cause_of_abort(code) or death(code, self._backend)
+            raise RankFailedError(f"rank {worker.rank} {end}", worker.rank)
         if ending.kind == "exit":
             raise SystemExit(ending.code)
         if ending.kind == "interrupt":
@@ -281,15 +282,10 @@ class Watch:
 
         raise cloudpickle.loads(ending.error) from cause
 
-
-def _death(code: int, backend: str) -> str:
-    if code >= 0:
-        return f"ended with exit code {code} without a word"
-    name = signal.Signals(-code).name
-    hint = "; the system may have run out of memory (see dmesg)" if -code == signal.SIGKILL else ""
-    if -code == signal.SIGABRT and backend == "nccl":
-        hint = (
-            f"; NCCL ends a rank so that waited {TIMEOUT} for another one, which hangs or is gone, or that lost it: "
-            "its own words are above"
-        )
-    return f"was killed by {name}{hint}"
+    def _cause_of_abort(self, code: int) -> str | None:
+        """What another machine told before NCCL ended a rank here, which then cannot ask for it itself."""
+        if self._herald is None or self._backend != "nccl" or -code != signal.SIGABRT:
+            return None
+        cause = self._herald.cause()
+        is_of_others = bool(cause) and cause["rank"] not in {worker.rank for worker in self.workers}
+        return ended_because(cause) if is_of_others else None

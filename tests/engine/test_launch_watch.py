@@ -3,13 +3,17 @@
 import contextlib
 import os
 import signal
+from datetime import timedelta
 from multiprocessing import Pipe
 from types import SimpleNamespace
 
 import pytest
 
 from hookline.engine import launch_watch
+from hookline.engine.launch_causes import Causes
+from hookline.engine.launch_herald import Herald
 from hookline.engine.launch_report import Ending
+from hookline.engine.launch_store import serve_store
 from hookline.engine.launch_watch import RankFailedError, Watch, Worker
 
 
@@ -105,3 +109,22 @@ def test_a_death_is_told_to_other_machines(make_worker, codes, told):
 def test_an_abort_may_be_the_end_of_a_wait(make_worker, backend, words):
     with pytest.raises(RankFailedError, match=words):
         Watch([make_worker(0, -signal.SIGABRT)], backend=backend).run()
+
+
+@pytest.mark.parametrize(
+    ("teller", "kind", "backend", "words"),
+    [
+        (9, None, "nccl", r"rank 1 ended because rank 9 on \S+ failed before: ValueError: boom"),
+        (9, "lost", "nccl", r"rank 1 ended because rank 9 on \S+ failed before: ValueError: boom"),  # by Python, too
+        (9, None, "gloo", "rank 1 was killed by SIGABRT$"),
+        (None, None, "nccl", "rank 1 was killed by SIGABRT; NCCL ends a rank so"),
+    ],
+)
+def test_an_abort_by_nccl_is_explained_by_what_another_machine_told(make_worker, teller, kind, backend, words):
+    store, address = serve_store(None)
+    if teller is not None:
+        Causes(store, address, teller, 16, timedelta(seconds=7)).tell(ValueError("boom"))
+    neighbour = make_worker(0) if kind is None else make_worker(0, 1, Ending(0, kind, 1, 5.0, "its text"))
+    watch = Watch([neighbour, make_worker(1, -signal.SIGABRT)], herald=Herald(address, store), backend=backend)
+    with pytest.raises(RankFailedError, match=words):
+        watch.run()
