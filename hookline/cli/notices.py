@@ -21,17 +21,20 @@ from hookline.signals import end_if_repeated, let_through
 __all__ = ["early_signal", "received", "remembered", "remembered_in_rank"]
 
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2")
-_first: tuple[str, float] | None = None
+_received: list[tuple[str, float]] = []
 
 
 def received() -> tuple[str, float] | None:
     """Return the name of the first signal that was remembered, and when it came by ``time.monotonic()``."""
-    return _first
+    return _received[0] if _received else None
 
 
 def early_signal() -> int | None:
-    """Return the number of the first signal that was remembered."""
-    return None if _first is None else getattr(signal, _first[0])
+    """Return the number of the first signal that was remembered, or SIGTERM if it was among them: it waits least."""
+    names = [name for name, _ in _received]
+    if not names:
+        return None
+    return signal.SIGTERM if "SIGTERM" in names else getattr(signal, names[0])
 
 
 @contextlib.contextmanager
@@ -44,7 +47,6 @@ def remembered(names: tuple[str, ...] = _NAMES, *, process_ends: bool = False) -
         names: the signals.
         process_ends: nothing but the end of the process follows the block, so they stay harmless.
     """
-    global _first
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -55,7 +57,7 @@ def remembered(names: tuple[str, ...] = _NAMES, *, process_ends: bool = False) -
         yield
     finally:
         if _remember not in previous.values():  # not inside another such block
-            _first = None
+            _received.clear()
         if not process_ends:
             for number, handler in previous.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -73,11 +75,9 @@ def remembered_in_rank() -> contextlib.AbstractContextManager[None]:
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
-    global _first
-    if _first is None:
-        _first = (signal.Signals(number).name, time.monotonic())
-    else:
-        end_if_repeated(number, _first[1])
+    if _received:
+        end_if_repeated(number, _received[0][1])
+    _received.append((signal.Signals(number).name, time.monotonic()))
 
 
 def _ignore(numbers: list[int]) -> None:

@@ -78,8 +78,8 @@ def launch(
         on_cpu: Leave the GPUs of this machine alone, also where torchrun or srun started this process.
         check: Called with the number of processes before any is started; what it raises ends the launch.
         early_signal: Tells which signal came before this call, or during it, of those that the caller remembers instead
-            of dying of them: SIGTERM then ends the wait for the other ranks, and all are passed on to the ranks. Those
-            that are started here hold SIGUSR1 and SIGUSR2 back until `SignalTrigger`, or
+            of dying of them; if several did, SIGTERM, which ends the wait for the other ranks. All are passed on to the
+            ranks. Those that are started here hold SIGUSR1 and SIGUSR2 back until `SignalTrigger`, or
             `hookline.signals.let_through`, takes them: else they would die of one that comes before their handlers.
         on_failure: Called, where this process is itself one of the ranks that torchrun or srun started, with what its
             function raised, and in a thread where that hangs; before the group is taken down, which may take long.
