@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import torch.distributed as dist
 
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_network import host_towards
+from hookline.engine.launch_store import say
 
 __all__ = [
     "CAUSE",
@@ -166,11 +166,11 @@ class Causes:
                 time.sleep(0.05)
 
     @contextlib.contextmanager
-    def watched(self, on_failure: Callable[[BaseException], object]) -> Iterator[None]:
+    def watched(self, on_failure: Callable[[BaseException], object] | None) -> Iterator[None]:
         """End this process some time after another rank's failure, if it does not leave the block by itself.
 
         Args:
-            on_failure: Called with the reason before that.
+            on_failure: Called with the reason before that, None to write it here.
         """
         left = threading.Event()
         threading.Thread(target=self._watch, args=(left, on_failure), name="causes-watch", daemon=True).start()
@@ -179,16 +179,18 @@ class Causes:
         finally:
             left.set()
 
-    def _watch(self, left: threading.Event, on_failure: Callable[[BaseException], object]) -> None:
+    def _watch(self, left: threading.Event, on_failure: Callable[[BaseException], object] | None) -> None:
         while not self._is_told():
             if left.wait(_WATCH_PERIOD_S):
                 return
         if left.wait(_WATCH_GRACE_S):
             return
         reason = self.explain(RuntimeError("another rank has failed"))
-        sys.stderr.write(f"{reason}; this rank hangs and is ended\n")
-        sys.stderr.flush()
-        on_failure(reason)
+        say(f"rank {self._rank} hangs and is ended")
+        if on_failure is not None:
+            on_failure(reason)
+        else:  # nobody else shows it
+            say(f"error: {reason}")
         if not left.wait(_LAST_GRACE_S):
             os._exit(1)
 

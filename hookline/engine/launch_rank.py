@@ -127,7 +127,7 @@ def in_group(
             set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
             give_up = functools.partial(_give_up, place, on_failure)
             pulse = Pulse(*here, waits.timeout.total_seconds(), give_up, prefix)
-            with pulse, _told(place.rank, causes, tell), causes.watched(tell):
+            with pulse, _told(place.rank, causes, tell), causes.watched(on_failure):
                 if backend == "nccl":
                     connect_gpus(place.rank, waits.rendezvous_timeout, give_up)
                 yield

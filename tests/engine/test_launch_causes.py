@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from hookline.cli.errors import Reporter
 from hookline.distributed_groups import WaitedTooLongError
 from hookline.engine import launch_causes, launch_herald
 from hookline.engine.launch_causes import Causes, LostContactError, Orphaned, has_lost_contact
@@ -164,18 +165,23 @@ def test_but_not_for_ever(ranks, monkeypatch, ending):
     assert time.monotonic() - start < 5
 
 
-def test_a_rank_that_hangs_is_ended_some_time_after_a_failure(ranks, monkeypatch, capfd):
+@pytest.mark.parametrize("how", ["told", "reported", "shown by nobody else"])
+def test_a_rank_that_hangs_is_ended_some_time_after_a_failure(ranks, monkeypatch, capfd, how):
     monkeypatch.setattr(launch_causes, "_WATCH_PERIOD_S", 0.05)
     monkeypatch.setattr(launch_causes, "_WATCH_GRACE_S", 0.2)
     monkeypatch.setattr(launch_causes, "_LAST_GRACE_S", 0.2)
     ended, told = threading.Event(), []
     monkeypatch.setattr(launch_causes.os, "_exit", lambda code: ended.set())
-    with ranks[0].watched(told.append):
+    on_failure = {"told": told.append, "reported": Reporter(), "shown by nobody else": None}[how]
+    with ranks[0].watched(on_failure):
         assert not ended.wait(0.5)  # nobody has failed
         ranks[2].tell(ValueError("boom"))
         assert ended.wait(5)
-    assert "rank 0 ended because rank 2 on " in str(told[0])
-    assert "this rank hangs and is ended" in capfd.readouterr().err
+    first, *more = capfd.readouterr().err.splitlines()
+    assert first == "rank 0 hangs and is ended"
+    (reason,) = map(str, told) if how == "told" else more
+    assert reason.removeprefix("error: ").startswith("rank 0 ended because rank 2 on ")
+    assert bool(more) is (how != "told")
 
 
 @pytest.mark.parametrize("is_done", [True, False])
