@@ -180,7 +180,7 @@ def _spawn(
     )
     held = () if early_signal is None else SUSPENDING
     Watch((_start(place, work, held) for place in places), early_signal, herald, backend).run()
-    del store  # served until here
+    del herald, store  # served until here
 
 
 def _start(place: RankPlace, work: bytes, held: tuple[int, ...]) -> Worker:

@@ -12,13 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
 
 import torch.distributed as dist
 
 from hookline.engine.launch_meet import explained, period_s
 from hookline.engine.launch_plan import RendezvousError
-from hookline.engine.launch_store import Notice, keep_quiet, place_name
+from hookline.engine.launch_store import Notice, append, keep_quiet, place_name
 
 __all__ = ["attempt", "torchrun_store"]
 
@@ -87,7 +86,7 @@ def attempt(
 
 
 def _ask(store: dist.Store, word: str, deadline: float, pause_s: float, notice: Notice) -> str | None:
-    _append(store, _ASKED, f"{word} ")
+    append(store, _ASKED, f"{word} ")
     while not store.check([_ANSWER.format(word)]):
         if time.monotonic() > deadline:
             return None
@@ -119,7 +118,3 @@ def _answer(store: dist.Store, name: str, left: threading.Event) -> None:
             answered = asked
     except dist.DistError:  # the store is gone, which those who wait notice
         return
-
-
-def _append(store: Any, key: str, text: str) -> None:
-    store.append(key, text)  # torch's type stubs do not know it

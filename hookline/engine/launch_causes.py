@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_network import host_towards
-from hookline.engine.launch_store import say
+from hookline.engine.launch_store import append, say
 
 __all__ = [
     "CAUSE",
@@ -30,6 +30,7 @@ __all__ = [
     "Orphaned",
     "ask_in_time",
     "ended_because",
+    "first_lines",
     "has_lost_contact",
 ]
 
@@ -116,7 +117,7 @@ class Causes:
         self._world_size = world_size
         self._timeout = timeout
         self._zero_is_done = False
-        _append(store, _HOSTS, f"{rank} {self._host}\n")
+        append(store, _HOSTS, f"{rank} {self._host}\n")
 
     def tell(self, error: BaseException) -> None:
         """Tell the others that this rank failed, and of what; only the first one to fail is remembered.
@@ -229,7 +230,7 @@ class Causes:
     def _look(self) -> Any:
         """What the first rank to fail told, else the ranks that are silent, with their hosts."""
         if self._store.add(_LOST.format(self._rank), 1) == 1:
-            _append(self._store, _ALL_LOST, f"{self._rank} ")  # few questions: at 1000 ranks all ask at once
+            append(self._store, _ALL_LOST, f"{self._rank} ")  # few questions: at 1000 ranks all ask at once
         deadline = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
             if self._store.check([CAUSE]):
@@ -270,8 +271,13 @@ def ask_in_time(question: Callable[[], Any]) -> Any:
     return answers[0] if answers else None
 
 
-def _append(store: Any, key: str, text: str) -> None:
-    store.append(key, text)  # torch's type stubs do not know it
+def first_lines(error: BaseException) -> str:
+    """Return what an error of torch says, in one line, without the stack of C++ frames that may follow.
+
+    Args:
+        error: What was raised.
+    """
+    return " ".join(str(error).split("\n")[:_SHOWN_LINES])
 
 
 def _all_lost(error: BaseException, waited: tuple[float, str] | None) -> str:
@@ -281,10 +287,9 @@ def _all_lost(error: BaseException, waited: tuple[float, str] | None) -> str:
             "did different work, such as a part of the model that only some of them ran (the log of each rank shows "
             "where it waited), or some of their machines cannot reach each other"
         )
-    lines = " ".join(str(error).split("\n")[:_SHOWN_LINES])
     return (
         "lost contact with the others, and each of them says so, too: none has told of a failure of its own. Here it "
-        f"was: {type(error).__name__}: {lines}"
+        f"was: {type(error).__name__}: {first_lines(error)}"
     )
 
 

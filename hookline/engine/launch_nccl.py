@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from hookline.engine.launch_causes import has_lost_contact
+from hookline.engine.launch_causes import first_lines, has_lost_contact
 from hookline.engine.launch_plan import RendezvousError
 
 __all__ = ["connect_gpus"]
@@ -21,7 +21,6 @@ _HINT = (
     "NCCL tries"
 )
 _NO_NETWORK = "no socket interface"
-_SHOWN_LINES = 4  # what may follow is a stack of C++ frames
 
 
 def connect_gpus(rank: int, within: timedelta, give_up: Callable[[str], object]) -> None:
@@ -45,9 +44,8 @@ def connect_gpus(rank: int, within: timedelta, give_up: Callable[[str], object])
     except dist.DistBackendError as error:
         if not has_lost_contact(error) and _NO_NETWORK not in str(error).lower():
             raise
-        reason = " ".join(str(error).split("\n")[:_SHOWN_LINES])
         raise RendezvousError(
-            f"rank {rank} could not connect to the other ranks by NCCL, though all came; {_HINT} ({reason})"
+            f"rank {rank} could not connect to the other ranks by NCCL, though all came; {_HINT} ({first_lines(error)})"
         ) from error
     finally:
         timer.cancel()

@@ -110,26 +110,16 @@ def in_group(
         SystemExit: If the block did.
     """
     _share_machine(place)
-    backend, waits = place.backend, place.waits
-    tell = on_failure or (lambda error: None)
-    is_broken = True
-    device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
-    host = socket.gethostname()
-    say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {backend}")
-    if by_torchrun and "TORCHELASTIC_RUN_ID" in os.environ:  # another parent, such as a shell, may leave before us
+    _introduce(place)
+    if by_torchrun:
         follow_parent()
+    is_broken = True
     with interface_towards(place.address):
-        here = (place.address, place.rank, place.world_size)
         store, prefix = _meet(place, by_torchrun, store)
         try:
             _connect(place, store)
-            causes = Causes(store, *here, waits.timeout)
             set_local_place(place.local_rank, place.local_size, on_cpu=not place.use_gpu)
-            give_up = functools.partial(_give_up, place, on_failure)
-            pulse = Pulse(*here, waits.timeout.total_seconds(), give_up, prefix)
-            with pulse, _told(place.rank, causes, tell), causes.watched(on_failure):
-                if backend == "nccl":
-                    connect_gpus(place.rank, waits.rendezvous_timeout, give_up)
+            with _watched(place, store, prefix, on_failure):
                 yield
             is_broken = False
         except SystemExit:
@@ -139,6 +129,27 @@ def in_group(
             set_local_place(None)
             set_timeouts(None, None)
             disconnect(broken=is_broken)
+
+
+def _introduce(place: RankPlace) -> None:
+    device = f"cuda:{torch.cuda.current_device()}" if place.use_gpu else f"cpu, {torch.get_num_threads()} threads"
+    host = socket.gethostname()
+    say(f"rank {place.rank} of {place.world_size}: {host}, pid {os.getpid()}, {device}, {place.backend}")
+
+
+@contextlib.contextmanager
+def _watched(
+    place: RankPlace, store: dist.Store, prefix: str, on_failure: Callable[[BaseException], object] | None
+) -> Iterator[None]:
+    """Let the ranks know of each other's ends, failures and silence while the block runs; GPUs are connected before."""
+    here, timeout = (place.address, place.rank, place.world_size), place.waits.timeout
+    causes = Causes(store, *here, timeout)
+    give_up = functools.partial(_give_up, place, on_failure)
+    pulse = Pulse(*here, timeout.total_seconds(), give_up, prefix)
+    with pulse, _told(place.rank, causes, on_failure or (lambda error: None)), causes.watched(on_failure):
+        if place.backend == "nccl":
+            connect_gpus(place.rank, place.waits.rendezvous_timeout, give_up)
+        yield
 
 
 def _meet(place: RankPlace, by_torchrun: bool, store: dist.Store | None) -> tuple[dist.Store, str]:

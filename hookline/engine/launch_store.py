@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from hookline.engine.launch_plan import LaunchError, RendezvousError
 
-__all__ = ["RUN", "Notice", "keep_quiet", "place_name", "reach_store", "say", "serve_store"]
+__all__ = ["RUN", "Notice", "append", "keep_quiet", "place_name", "reach_store", "say", "serve_store"]
 
 RUN = "hookline/run"
 """Where the store keeps the name of its run."""
@@ -38,6 +38,17 @@ def keep_quiet(line: str) -> None:
     Args:
         line: The line.
     """
+
+
+def append(store: Any, key: str, text: str) -> None:
+    """Append to what a store keeps.
+
+    Args:
+        store: The store; torch's type stubs do not know that it can.
+        key: Where.
+        text: What.
+    """
+    store.append(key, text)
 
 
 class Notice:
