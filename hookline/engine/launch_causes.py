@@ -21,6 +21,7 @@ import torch.distributed as dist
 from hookline.distributed_groups import TIMEOUT, WaitedTooLongError, is_timeout, waiting
 from hookline.engine.launch_network import host_towards
 from hookline.engine.launch_store import append, say
+from hookline.engine.launch_words import all_lost, listed
 
 __all__ = [
     "CAUSE",
@@ -30,7 +31,6 @@ __all__ = [
     "Orphaned",
     "ask_in_time",
     "ended_because",
-    "first_lines",
     "has_lost_contact",
 ]
 
@@ -49,7 +49,6 @@ _WATCH_GRACE_S = 60.0
 _LAST_GRACE_S = 10.0
 # How long rank 0 waits, when its work is done, for that of the others.
 _LEAVE_S = 300.0
-_SHOWN_RANKS = 8
 _LEFT = "hookline/left"
 _DONE = "hookline/done"  # rank 0's work is
 _LOST = "hookline/lost/{}"
@@ -67,7 +66,6 @@ _OF_OTHERS = (
     "broken pipe",
 )
 _OWN_TEXTS = ("system call (e.g. socket, malloc)", "no socket interface")  # which the words above would find
-_SHOWN_LINES = 4
 
 
 class LostContactError(RuntimeError):
@@ -150,7 +148,7 @@ class Causes:
         elif is_timeout(error) or "monitoredBarrier" in str(error):
             waited = self._timeout.total_seconds(), TIMEOUT
         if found == []:  # the store answers, and nobody is silent
-            return LostContactError(f"rank {self._rank} {_all_lost(error, waited)}")
+            return LostContactError(f"rank {self._rank} {all_lost(error, waited)}")
         return LostContactError(f"rank {self._rank} {self._end(found, waited)}")
 
     def leave(self) -> None:
@@ -206,7 +204,7 @@ class Causes:
     def _end(self, found: Any, waited: tuple[float, str] | None) -> str:
         if isinstance(found, dict):
             return ended_because(found)
-        silent = _listed(found) if found else "another rank"
+        silent = listed(found) if found else "another rank"
         unreachable = (
             ""
             if found is not None
@@ -271,28 +269,6 @@ def ask_in_time(question: Callable[[], Any]) -> Any:
     return answers[0] if answers else None
 
 
-def first_lines(error: BaseException) -> str:
-    """Return what an error of torch says, in one line, without the stack of C++ frames that may follow.
-
-    Args:
-        error: What was raised.
-    """
-    return " ".join(str(error).split("\n")[:_SHOWN_LINES])
-
-
-def _all_lost(error: BaseException, waited: tuple[float, str] | None) -> str:
-    if waited is not None:
-        return (
-            f"waited {waited[0]:g} s ({waited[1]}) in a collective, and so did all others, in another one: the ranks "
-            "did different work, such as a part of the model that only some of them ran (the log of each rank shows "
-            "where it waited), or some of their machines cannot reach each other"
-        )
-    return (
-        "lost contact with the others, and each of them says so, too: none has told of a failure of its own. Here it "
-        f"was: {type(error).__name__}: {first_lines(error)}"
-    )
-
-
 def _describe(error: BaseException) -> str:
     if isinstance(error, Orphaned):
         return "the program that had started it was killed"
@@ -301,8 +277,3 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted (Ctrl-C)"
     return f"{type(error).__name__}: {error} (the traceback is shown there, and in the rank's log)"
-
-
-def _listed(ranks: list[tuple[int, str]]) -> str:
-    shown = ", ".join(f"{rank} on {host}" for rank, host in ranks[:_SHOWN_RANKS])
-    return f"rank(s) {shown}" + ("" if len(ranks) <= _SHOWN_RANKS else f" and {len(ranks) - _SHOWN_RANKS} more")

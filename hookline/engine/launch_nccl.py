@@ -11,8 +11,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from hookline.engine.launch_causes import first_lines, has_lost_contact
+from hookline.engine.launch_causes import has_lost_contact
 from hookline.engine.launch_plan import RendezvousError
+from hookline.engine.launch_words import first_lines
 
 __all__ = ["connect_gpus"]
 
