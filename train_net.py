@@ -1,8 +1,6 @@
 """The main job: ``python train_net.py --config-file RECIPE [key=value ...]``. See ``hookline/cli/train.py``."""
 
-import sys
-
-from hookline.cli.train import main
+from hookline.cli.train import main, run_to_end
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_end(main)

@@ -9,16 +9,17 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 from hookline.cli.notices import early_signal, remembered
 from hookline.config.command_line import default_argument_parser
 from hookline.signals import obey_sigterm_as_process_1
 
-__all__ = ["main", "parse_arguments", "run"]
+__all__ = ["main", "parse_arguments", "run", "run_to_end"]
 
 _TORCH_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
@@ -111,6 +112,27 @@ def run(argv: list[str]) -> int:
     return main(argv, "hookline train")
 
 
+def run_to_end(program: Callable[[], int]) -> NoReturn:
+    """Run a program and end the process; one that was a rank of torchrun or srun ends without aborting on its way.
+
+    Args:
+        program: returns the exit code.
+
+    Raises:
+        SystemExit: where the process was no rank.
+    """
+    try:
+        code = program()
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        code = stop.code
+    launch_end = sys.modules.get("hookline.engine.launch_end")  # not imported where no rank was started
+    if launch_end is not None and launch_end.has_been_rank():
+        launch_end.end_process(code)
+    raise SystemExit(code)
+
+
 def _launch(args: argparse.Namespace) -> int:
     # from here on torch is needed, which takes seconds to import: --help and wrong calls have been answered
     from hookline.cli.errors import Reporter, UsageError
@@ -152,4 +174,4 @@ def _launch(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_end(main)

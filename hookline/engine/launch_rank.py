@@ -1,15 +1,12 @@
 """The life of one rank: meet the others, run the main function, take the group down."""
 
-import atexit
 import contextlib
 import functools
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from hookline.distributed import set_local_place, set_timeouts
 from hookline.distributed_groups import connect, disconnect
 from hookline.engine.launch_attempt import attempt, torchrun_store
 from hookline.engine.launch_causes import Causes, LostContactError, has_lost_contact
+from hookline.engine.launch_end import end_process, note_rank_here
 from hookline.engine.launch_fork import pause_before_forks
 from hookline.engine.launch_meet import connecting, meet, wait_for_connected
 from hookline.engine.launch_nccl import connect_gpus
@@ -174,6 +172,7 @@ def _connect(place: RankPlace, store: dist.Store) -> None:
     """
     within = place.waits.rendezvous_timeout
     pause_before_forks()
+    note_rank_here()
     with connecting(place.address, place.world_size, within):
         dist.init_process_group(
             place.backend, store=store, rank=place.rank, world_size=place.world_size, timeout=within
@@ -246,7 +245,7 @@ def rank_main(place: RankPlace, work: bytes, report: Connection, lifeline: Conne
     except BaseException as error:
         teller.tell(error)
     report.close()
-    _end_process(teller.code)
+    end_process(teller.code)
 
 
 def _run(place: RankPlace, work: bytes, teller: Teller) -> None:
@@ -255,20 +254,3 @@ def _run(place: RankPlace, work: bytes, teller: Teller) -> None:
     main_func, args = cloudpickle.loads(work)
     with in_group(place, on_failure=teller.tell):
         main_func(*args)
-
-
-def _end_process(code: int) -> NoReturn:
-    """Finish threads and exit handlers, then end without taking the interpreter apart.
-
-    Freeing all modules takes half a second of CPU time, and libraries' destructors may hang or crash in it. A signal
-    must not lead there, either: what hangs here is killed by the starter.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -169,6 +169,7 @@ HEAD = """
 import json, logging, sys
 from pathlib import Path
 import torch
+from hookline.engine.launch_end import end_process
 from sharded_runs import *
 
 """
@@ -178,4 +179,5 @@ rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 join(rank, int(sys.argv[3]), folder)
 (folder / f"rank{rank}.json").write_text(json.dumps(main(rank, folder)))
 dist.destroy_process_group()
+end_process(0)  # as ranks of launch do: Python's own end may abort a thread of gloo
 """
